@@ -1,7 +1,6 @@
 """One host as the supervisor sees it: its power, its processes, its disks."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -53,8 +52,9 @@ class Host:
             config = {"name": self.name, "address": host_address(self.name), "state": str(self.state),
                       "report_fd": report_write, "go_fd": go_read, "control_fd": control.fileno(),
                       "bin": self.programs(), "environment": service_environment()}
+            write_json(self.state / "boot.json", config)
             self.process = await asyncio.create_subprocess_exec(
-                PYTHON, "-s", "-m", "labkit.hostinit", json.dumps(config), stdin=asyncio.subprocess.DEVNULL,
+                PYTHON, "-s", "-m", "labkit.hostinit", str(self.state / "boot.json"), stdin=asyncio.subprocess.DEVNULL,
                 stdout=log, stderr=log, start_new_session=True, pass_fds=(report_write, go_read, control.fileno()),
                 env={"PATH": SYSTEM_PATH, "PYTHONPATH": str(TOOLS), "LANG": "C.UTF-8"})
         os.close(report_write)
@@ -105,10 +105,13 @@ class Host:
 
     def programs(self):
         """Links of the host's own bin folder; a program that is not built yet dangles until it is."""
-        return {"clusterd": str(self.build / "clusterd" / "clusterd"),
-                "gantry-agent": str(self.build / "agent" / "gantry-agent"),
-                "clusterctl": str(self.build / "clusterctl" / "clusterctl"),
-                "fence_lab": str(TOOLS / "labkit" / "fence_lab")}
+        folders = {"clusterd": ("clusterd/daemon", "clusterd"), "gantry-agent": ("agent/daemon", "agent"),
+                   "clusterctl": ("clusterctl",)}
+        links = {"fence_lab": str(TOOLS / "labkit" / "fence_lab")}
+        for program, places in folders.items():
+            candidates = [self.build / place / program for place in places]
+            links[program] = str(next((path for path in candidates if path.exists()), candidates[0]))
+        return links
 
     def find_outer_pid(self):
         """The init's pid as the world outside the lab knows it, which is what nsenter needs there."""
@@ -150,18 +153,19 @@ class Host:
     async def freeze(self):
         """Stop the init first, so that it restarts nothing; kill(-1) then reaches all others at once."""
         self.signal_init(signal.SIGSTOP)
-        await self.signal_all("STOP")
+        await self.signal_all(signal.SIGSTOP)
         self.frozen = True
 
     async def thaw(self):
-        await self.signal_all("CONT")
+        await self.signal_all(signal.SIGCONT)
         self.signal_init(signal.SIGCONT)
         self.frozen = False
 
-    async def signal_all(self, name):
-        # util "kill" finds nobody (and says so) in a host where only the init runs: that is no failure
+    async def signal_all(self, signum):
+        """kill(-1) inside: every process of the host but its init and the sender, with no gap to fork through."""
         try:
-            await run(["nsenter", "-t", str(self.pid), "-p", "--", "kill", "-s", name, "--", "-1"])
+            await run(["nsenter", "-t", str(self.pid), "-p", "--", PYTHON, "-ISEc",
+                       f"import os; os.kill(-1, {int(signum)})"])
         except LabError as error:
-            if "No such process" not in str(error):
+            if "ProcessLookupError" not in str(error):  # a host where only the init runs
                 raise

@@ -252,7 +252,7 @@ def become_host(config):
 
 
 def main():
-    config = json.loads(sys.argv[1])
+    config = json.loads(Path(sys.argv[1]).read_text())
     linux.unshare(linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWUTS
                   | linux.CLONE_NEWIPC)
     pid = os.fork()

@@ -57,7 +57,7 @@ class Supervisor:
             if not host.powered():
                 await host.boot(self.network, self.host_ended)
                 await self.network.apply_cuts(self.powered_hosts)
-                self.log("on", host=host.name)
+                self.log("powered-on", host=host.name)
 
     async def power_off(self, host):
         async with host.lock:
@@ -65,7 +65,7 @@ class Supervisor:
                 await host.power_off()
 
     async def host_ended(self, host):
-        self.log("off", host=host.name)
+        self.log("powered-off", host=host.name)
 
     def powered_hosts(self):
         return [host for host in self.hosts.values() if host.outer_pid]
@@ -87,6 +87,7 @@ class Supervisor:
         verb = request["command"]
         if verb == "status":
             return self.status()
+        self.log("command", **request)
         if verb == "power":
             return {"reply": await self.power.command(request["line"])}
         if verb == "store":
@@ -96,7 +97,6 @@ class Supervisor:
         host = self.hosts.get(request["host"])
         if host is None:
             raise LabError(f"no host {request['host']!r}; there are: {', '.join(self.hosts)}")
-        self.log(verb, **{key: value for key, value in request.items() if key != "command"})
         if verb == "kill":
             return await self.power_off(host)
         if verb == "on":
@@ -114,7 +114,6 @@ class Supervisor:
         for host in hosts:
             host.cuts.clear()
         await self.network.apply_cuts(self.powered_hosts)
-        self.log("healed", hosts=[host.name for host in hosts])
 
     async def command_freeze(self, host, verb):
         async with host.lock:
@@ -126,7 +125,6 @@ class Supervisor:
                 await host.thaw()
 
     async def command_store(self, action):
-        self.log("store", action=action)
         if action == "start":
             await self.store.start()
         elif action == "stop":
