@@ -14,6 +14,7 @@ enum actual_state {
 	ACTUAL_PAUSED,
 	ACTUAL_INCOMING,      /* QEMU of an incoming migration, not complete */
 	ACTUAL_COMPLETE,      /* incoming, complete and verified, paused */
+	ACTUAL_OUTGOING,      /* source, the guest still runs (or runs again) while it is being copied */
 	ACTUAL_OUTGOING_HELD, /* source, paused at or after pre-switchover: only a decision releases it */
 	ACTUAL_ENDED,         /* QEMU has ended by itself; not yet reported or cleaned */
 	ACTUAL_STOPPING,
@@ -31,5 +32,9 @@ struct reconcile_input {
 	bool fenced;                               /* self-fence: no quorum for too long */
 	bool failed_this_generation;               /* a start of this very generation failed or ended: wait for a new one */
 };
+/* reason: for people and logs, static. */
 struct reconcile_decision { enum reconcile_op op; const char *reason; };
 struct reconcile_decision reconcile_domain(const struct reconcile_input *in);
+/* Words for logs: "running", "start". Static. */
+const char *reconcile_state_word(enum actual_state state);
+const char *reconcile_op_word(enum reconcile_op op);

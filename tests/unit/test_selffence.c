@@ -1,0 +1,74 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "agent/core/selffence.h"
+
+static void test_counts_from_the_start(void **state)
+{
+	struct selffence sf;
+
+	selffence_init(&sf, 1000);
+	assert_false(selffence_tick(&sf, 1000));
+	assert_false(selffence_tick(&sf, 1000 + SELFFENCE_KILL_MS - 1));
+	assert_true(selffence_tick(&sf, 1000 + SELFFENCE_KILL_MS));
+	assert_false(sf.ever_quorate);
+}
+
+static void test_heartbeat_defers_and_lifts(void **state)
+{
+	struct selffence sf;
+
+	selffence_init(&sf, 0);
+	for (uint64_t t = 0; t <= 3 * SELFFENCE_KILL_MS; t += SELFFENCE_HEARTBEAT_MS) {
+		selffence_heartbeat(&sf, true, t);
+		assert_false(selffence_tick(&sf, t));
+	}
+	assert_true(sf.ever_quorate);
+	uint64_t last = sf.last_quorate_ms;
+	assert_true(selffence_tick(&sf, last + SELFFENCE_KILL_MS));
+	/* stays fenced until quorum is back, whatever the clock says */
+	assert_true(selffence_tick(&sf, last + SELFFENCE_KILL_MS + 1));
+	selffence_heartbeat(&sf, true, last + SELFFENCE_KILL_MS + 2);
+	assert_false(selffence_tick(&sf, last + SELFFENCE_KILL_MS + 2));
+}
+
+static void test_heartbeats_without_quorum_do_not_count(void **state)
+{
+	struct selffence sf;
+
+	selffence_init(&sf, 0);
+	for (uint64_t t = 0; t < SELFFENCE_KILL_MS; t += SELFFENCE_HEARTBEAT_MS) {
+		selffence_heartbeat(&sf, false, t);
+		assert_false(selffence_tick(&sf, t));
+	}
+	selffence_heartbeat(&sf, false, SELFFENCE_KILL_MS);
+	assert_true(selffence_tick(&sf, SELFFENCE_KILL_MS));
+	selffence_heartbeat(&sf, false, SELFFENCE_KILL_MS + 1);
+	assert_true(selffence_tick(&sf, SELFFENCE_KILL_MS + 1));
+}
+
+static void test_a_clock_that_goes_back_is_harmless(void **state)
+{
+	struct selffence sf;
+
+	selffence_init(&sf, 50000);
+	selffence_heartbeat(&sf, true, 60000);
+	assert_false(selffence_tick(&sf, 10));
+	selffence_heartbeat(&sf, true, 20);
+	assert_int_equal(sf.last_quorate_ms, 60000);
+	assert_true(selffence_tick(&sf, 60000 + SELFFENCE_KILL_MS));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_counts_from_the_start),
+		cmocka_unit_test(test_heartbeat_defers_and_lifts),
+		cmocka_unit_test(test_heartbeats_without_quorum_do_not_count),
+		cmocka_unit_test(test_a_clock_that_goes_back_is_harmless),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
