@@ -18,5 +18,14 @@
 #define LIMIT_REQUESTS_KEPT 1024              /* clients' request ids remembered for exactly-once */
 #define LIMIT_NAME_CHARS 200                  /* a domain's, pool's, volume's name */
 #define LIMIT_XLCFG_BYTES (1u << 20)
+#define LIMIT_XLCFG_VALUE_BYTES (16u << 10)   /* one value of an xl.cfg file */
+#define LIMIT_XLCFG_SETTINGS 1024             /* different keys in one file */
+#define LIMIT_XLCFG_ITEMS 1024                /* items of one list */
+#define LIMIT_XLCFG_DEPTH 8                   /* lists inside lists */
+#define LIMIT_XLCFG_WARNINGS 200              /* further ones are only counted */
+#define LIMIT_DOMAIN_VCPUS 255                /* of one domain: what a q35 machine takes without more ado */
+#define LIMIT_DOMAIN_MEMORY_BYTES (16ull << 40)
+#define LIMIT_DOMAIN_DISKS 64
+#define LIMIT_DOMAIN_NICS 16
 #define LIMIT_QMP_LINE_BYTES (16u << 20)
 #define LIMIT_CONSOLE_HISTORY_BYTES (64u << 10)

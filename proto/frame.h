@@ -22,11 +22,21 @@ enum frame_kind {
 };
 
 struct frame { enum frame_kind kind; const uint8_t *payload; size_t len; };
-struct frame_parser { struct buf in; size_t max_payload; uint32_t kinds; /* bit set of allowed kinds */ };
+struct frame_parser {
+	struct buf in;
+	size_t at;          /* where the next frame begins in `in` */
+	size_t max_payload;
+	uint32_t kinds;     /* bit set of allowed kinds; FRAME_REFUSAL is always allowed, and in any version */
+};
 
 void frame_parser_init(struct frame_parser *p, size_t max_payload, uint32_t kinds);
 void frame_parser_free(struct frame_parser *p);
 void frame_parser_feed(struct frame_parser *p, const void *data, size_t len);
+/* The same without a copy: room for len bytes, then how many of them were filled. */
+void *frame_parser_reserve(struct frame_parser *p, size_t len);
+void frame_parser_commit(struct frame_parser *p, size_t len);
+/* Bytes that are held and not yet given out as a frame: not 0 at the end of a stream means it was cut off. */
+size_t frame_parser_pending(const struct frame_parser *p);
 /* 1: *ret is a frame, valid until the next call on p; 0: more bytes needed; negative: -EPROTO with text, the stream is dead. */
 int frame_parser_next(struct frame_parser *p, struct frame *ret, struct err *err);
 /* Appends header and payload. */
