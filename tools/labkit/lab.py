@@ -75,7 +75,7 @@ class Lab:
         self.name = name
         self.state = state_dir(name)
         self.hosts = host_names(hosts)
-        self.build = Path(build).absolute() if build else TREE / "build"
+        self.build = Path(build or os.environ.get("GANTRY_BUILD") or TREE / "build").absolute()
         self.token = token
         self.with_parent = with_parent
         if self.is_up():
@@ -140,8 +140,11 @@ class Lab:
         try:
             output, errors = process.communicate(input, timeout=timeout)
         except subprocess.TimeoutExpired:
-            process.kill()  # the command dies with its nsenter
-            process.communicate()
+            process.kill()  # the command dies with its nsenter; a daemon it left may yet hold the pipes
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
             raise LabError(f"{host}: {' '.join(argv)} did not end within {timeout} s") from None
         if check and process.returncode != 0:
             raise LabError(f"{host}: {' '.join(argv)} ended with {process.returncode}: {errors or output}")
@@ -233,6 +236,15 @@ class Lab:
     def store_path(self, name=""):
         """Where a file of the shared store (nfs://10.79.0.254/pool/NAME) really is."""
         return self.state / "store" / name
+
+    def guest_files(self):
+        """(kernel, initramfs) of the lab's guest; both have the same path in every host."""
+        files = tuple(self.build / "tests" / "lab" / f"guest.{kind}" for kind in ("vmlinuz", "initrd"))
+        for path in files:
+            if not path.exists():
+                raise LabError(f"no lab guest in {self.build}: build it with `meson compile -C {self.build}`"
+                               " (needs the packages linux-image-cloud-amd64 and busybox-static)")
+        return files
 
     def write_corosync(self, hosts=None):
         """Give the hosts one key and one corosync.conf; their inits start corosync at once."""

@@ -23,6 +23,7 @@ class Tick:
     verify_errors: int
     disk_errors: int
     guest_time: float
+    disk_records: int
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ class Observer:
         except FileNotFoundError:
             return []
         found = []
-        for (mono, wall, address, port, _, verify, disk, boot, seq, guest_ns, _) in RECORD.iter_unpack(
+        for (mono, wall, address, port, _, verify, disk, boot, seq, guest_ns, records) in RECORD.iter_unpack(
                 data[:len(data) - len(data) % RECORD.size]):
             at = mono / 1e9
             source = ".".join(str(octet) for octet in address)
             if (guest and source != guest) or (since and at < since) or (until and at > until):
                 continue
-            found.append(Tick(at, wall / 1e9, source, port, boot, seq, verify, disk, guest_ns / 1e9))
+            found.append(Tick(at, wall / 1e9, source, port, boot, seq, verify, disk, guest_ns / 1e9, records))
         return found
 
     def gaps(self, since=None, until=None, guest=None, count=5):
