@@ -5,6 +5,17 @@
 #define LIMIT_RPC_QUEUE_BYTES (16u << 20)     /* unsent bytes towards a peer that stops reading; then it is dropped */
 #define LIMIT_RPC_CLIENTS 256                 /* connections to one listener */
 #define LIMIT_RPC_HANDSHAKE_MS 5000           /* a TLS peer that says nothing for so long is dropped */
+#define LIMIT_RPC_HANDSHAKES 32               /* TLS handshakes at once per listener; further peers wait in the backlog */
+#define LIMIT_RPC_HANDSHAKE_GRACE_MS 1000     /* at that limit, a handshake older than this is dropped for the next peer */
+#define LIMIT_RPC_ANONYMOUS 16                /* peers without a certificate (join) at once per listener */
+#define LIMIT_RPC_ANONYMOUS_MS 60000          /* and how long one may stay */
+#define LIMIT_RPC_ANONYMOUS_FRAME_BYTES (64u << 10)
+#define LIMIT_RPC_CLOSE_MS 1000               /* to send what is queued and see the peer's end */
+#define LIMIT_RPC_SILENT_MS 10000             /* a TCP peer that acknowledges nothing (or reads nothing) for so long is lost */
+#define LIMIT_RPC_READ_BYTES (256u << 10)     /* one read of a connection */
+#define LIMIT_HOST_NAME_CHARS 63              /* X.509 allows 64 in a common name */
+#define LIMIT_SUBPROCESS_OUTPUT_BYTES (64u << 10) /* of each of stdout and stderr; the rest is read and dropped */
+#define LIMIT_HOSTCONF_BYTES (64u << 10)
 #define LIMIT_CLOG_MESSAGE_BYTES (900u << 10) /* below CPG's 1,047,552 */
 #define LIMIT_CLOG_COMMAND_BYTES (512u << 10) /* one command */
 #define LIMIT_CLOG_PENDING 4096               /* proposals of this node that are not yet committed */
@@ -29,3 +40,19 @@
 #define LIMIT_DOMAIN_NICS 16
 #define LIMIT_QMP_LINE_BYTES (16u << 20)
 #define LIMIT_CONSOLE_HISTORY_BYTES (64u << 10)
+#define LIMIT_FENCE_DEVICES 16                /* of one host */
+#define LIMIT_RESTARTS_IN_A_ROW 3             /* of a crashing domain; then it is FAILED */
+#define LIMIT_RESTART_STEADY_MS 600000        /* a run this long ends the row */
+#define LIMIT_VCPUS_PER_CPU 8                 /* promised on a host */
+#define LIMIT_STORE_MERGE 256                 /* log batches in one disk transaction */
+#define LIMIT_STORE_MERGE_BYTES (8u << 20)
+#define LIMIT_STORE_SNAPSHOT_EVERY 5000       /* applied entries between two snapshots of the model */
+#define LIMIT_CPG_DISPATCH 64                 /* corosync deliveries in one turn of the loop */
+#define LIMIT_CPG_HELD_BYTES (32u << 20)      /* messages that wait for the ring id of a new view */
+#define LIMIT_CPG_QUEUE_BYTES (32u << 20)     /* messages that corosync does not take yet; then the link drops itself */
+#define LIMIT_NODE_WAITING 1024               /* clients' commands that wait for a sync to end or an answer */
+#define LIMIT_API_WATCHES 32                  /* watches of one client */
+#define LIMIT_JOIN_TOKENS 64                  /* join tokens that are valid at one time */
+#define LIMIT_POOL_FOLDER_ENTRIES 65536       /* names in one folder of a pool; more is an error */
+#define LIMIT_LEASE_RECORDS 256               /* records beside one volume; more means that somebody retries without end */
+#define LIMIT_LEASE_HOST_CHARS 64             /* a host's name within a lease record */
