@@ -5,14 +5,17 @@
  * A *view* is one configuration of the group: the members and the ring, as a 64-bit id that all its members compute
  * alike. Every SYNC message names its view, every other one its epoch: what was queued in an older view is refused.
  *
- *   IDLE      no view, or a view that can never have a quorum: no command is accepted
- *   SYNC      members state (promised epoch, last epoch, last index); the first quorum in the total order decides
- *             the winner and the new epoch, on every member alike
- *   ADOPT     own log is made equal to the winner's, the new epoch is made durable, ADOPTED is said
- *   NORMAL    a quorum has ADOPTED (delivered in the total order): each member appends EpochStart itself, then every
- *             PROPOSE of this epoch. Appended -> fsynced -> ACK. Committed = acked by a quorum of the voters.
+ *   IDLE      no view, or a view without a quorum of voters: no command is accepted
+ *   SYNC      members state (promised epoch, last epoch, last index); the first statements in the total order that make
+ *             a quorum decide the winner (the most advanced log, then the lowest node id) and the new epoch
+ *   ADOPT     own log is made equal to the winner's, the new epoch is made durable, ADOPTED (naming the winner) is said
+ *   NORMAL    a quorum has ADOPTED the same winner: it leads this epoch. PROPOSE goes to it, it gives the command its index
+ *             and multicasts APPEND. Appended -> fsynced -> ACK. Committed = acked in this epoch by a quorum of the voters.
  *             A member that is late stays in ADOPT beside them and joins when it has caught up.
  *   FAULTY    own disk failed or the log diverged: takes no part, says why
+ *
+ * The total order makes this quick (one message each way, the same decision everywhere), but safety does not rest on it:
+ * at a change corosync may deliver to one part of the members what another part gets in another order or never.
  *
  * Ownership: actions are valid until the next clog_step(); their pointers belong to the clog unless they say otherwise. */
 #pragma once
@@ -38,6 +41,7 @@ struct clog_disk_state {
 	size_t n_entries;
 	uint32_t *voters; size_t n_voters; /* as of the snapshot (later membership commands are found in the entries) */
 	uint64_t voters_index;
+	uint64_t kept_entries;           /* behind a snapshot, for members that were away; 0: LIMIT_CLOG_KEPT_ENTRIES */
 };
 
 /* Reads the voters out of a command: true if it changes them. Given by the model (clusterd/core/model.h) or a test. */
