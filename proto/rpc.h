@@ -1,7 +1,13 @@
 /* One framing over unix sockets and over TLS (TCP), on libuv. A connection belongs to its creator and
  * lives until rpc_conn_close(); the close callback comes exactly once and after it the pointer is dead.
  * Limits: LIMIT_FRAME_BYTES, LIMIT_RPC_QUEUE_BYTES, LIMIT_RPC_CLIENTS, LIMIT_RPC_HANDSHAKE_MS. A peer that
- * breaks the framing gets a FRAME_REFUSAL with the reason and is dropped. */
+ * breaks the framing gets a FRAME_REFUSAL with the reason and is dropped. Refusals of the peer end the connection with
+ * -ECONNREFUSED and his text; they never come to on_frame.
+ * A TCP peer that acknowledges nothing, or whose window stays shut, for LIMIT_RPC_SILENT_MS is dropped (-ETIMEDOUT).
+ * A peer without a certificate (join) is limited in number, time and frame size: LIMIT_RPC_ANONYMOUS*.
+ * A TLS stream that ends without the peer's goodbye is -ECONNRESET: it was cut, or he was killed.
+ * Programs that use this ignore SIGPIPE (signal(SIGPIPE, SIG_IGN) first thing in main): libuv writes with plain write().
+ * Calls may be made from any callback of the connection; none calls back before it returns. */
 #pragma once
 
 #include <stdbool.h>
@@ -43,7 +49,10 @@ int rpc_listen_tls(uv_loop_t *loop, const char *address, int port, struct tls_co
 void rpc_listener_close(struct rpc_listener *l);   /* frees it later; its connections stay */
 void rpc_conn_set_callbacks(struct rpc_conn *conn, const struct rpc_callbacks *cb, void *data);
 
-/* Sends. -EPIPE when closing, -ENOBUFS when the queue limit is passed (the connection is then being closed). */
+/* The port it listens on (asked for as 0: the one the kernel chose); 0 for unix sockets. */
+int rpc_listener_port(const struct rpc_listener *l);
+
+/* Sends. -ENOTCONN before on_open, -EMSGSIZE above LIMIT_FRAME_BYTES (nothing is sent), -EPIPE when closing, -ENOBUFS when the queue limit is passed (the connection is then being closed). */
 int rpc_send(struct rpc_conn *conn, enum frame_kind kind, const void *payload, size_t len);
 int rpc_send_message(struct rpc_conn *conn, enum frame_kind kind, const ProtobufCMessage *message);
 /* Two-part payload without copying it together first (header + raw bytes). */
@@ -54,3 +63,5 @@ void rpc_conn_pause_reading(struct rpc_conn *conn, bool paused);
 const char *rpc_conn_peer(const struct rpc_conn *conn);
 /* Sends a refusal text (optional), flushes what is queued for at most 1 s, closes; on_close comes later with rc 0. */
 void rpc_conn_close(struct rpc_conn *conn, const char *refusal);
+/* "10.0.0.2:8001", "/run/gantry/ctl.sock": the other end, for logs. Never NULL. */
+const char *rpc_conn_address(const struct rpc_conn *conn);

@@ -9,7 +9,15 @@
 #include "lib/buf.h"
 #include "lib/err.h"
 
-struct tls_context { SSL_CTX *ctx; char *cluster_uuid; };
+struct tls_context {
+	SSL_CTX *ctx;
+	char *cluster_uuid;              /* NULL: any (join) */
+	bool join;                       /* made by tls_context_for_join() */
+	unsigned char ca_fingerprint[32]; /* join: SHA-256 of the only CA that is trusted */
+};
+
+/* SHA-256 fingerprints travel as 64 hex digits; colons and upper case are accepted too. */
+#define TLS_FINGERPRINT_HEX 64
 
 /* Loads CA, certificate and key (paths); the cluster uuid is that of our own certificate. Errors name the file. */
 int tls_context_load(const char *ca_path, const char *cert_path, const char *key_path, struct tls_context **ret, struct err *err);
@@ -23,3 +31,8 @@ int pki_make_request(const char *host, struct buf *ret_csr, struct buf *ret_key,
 /* Signs a request for exactly this host name and cluster; anything else in the request is ignored. Valid for 10 years. */
 int pki_sign(const struct buf *ca_cert, const struct buf *ca_key, const struct buf *csr, const char *host, const char *cluster_uuid, struct buf *ret_cert, struct err *err);
 int pki_fingerprint(const struct buf *cert, char ret_hex[65], struct err *err);
+/* Common name and organization of a certificate. Owner: caller (free). Exactly one of each is wanted, and the
+ * name must be a subject alternative name too: -EACCES otherwise. For rpc_tls.c, and to show a certificate. */
+int pki_certificate_names(X509 *cert, char **ret_host, char **ret_cluster_uuid, struct err *err);
+/* Letters, digits, '-', '.', '_'; 1 to LIMIT_HOST_NAME_CHARS of them, the first a letter or digit. */
+bool pki_host_name_ok(const char *host);
