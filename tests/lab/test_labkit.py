@@ -152,13 +152,17 @@ def test_a_cut_outlasts_a_reboot(lab):
 def test_freeze_and_thaw(lab):
     ticking = lab.spawn("hostC", ["sh", "-c", "while :; do echo x; sleep 0.02; done"], stdout=subprocess.PIPE)
     ticking.stdout.readline()
+    brief = lab.spawn("hostC", ["sleep", "0.5"])
     lab.freeze("hostC")
     states = lab.exec("hostC", ["ps", "-eo", "stat=,args="]).stdout.splitlines()
     assert [line for line in states if "corosync" in line][0].startswith("T")
     assert all(line.startswith("T") for line in states if "ps -eo" not in line), states
     wait_until("the others give up on it", lambda: members(lab, "hostA") == {"hostA", "hostB"})
+    with pytest.raises(subprocess.TimeoutExpired):
+        brief.wait(timeout=1)
     lab.thaw("hostC")
     ticking.stdout.readline()
+    assert brief.wait(timeout=5) == 0, "whoever ran a command in the host is told its end after all"
     wait_until("all are back", lambda: members(lab, "hostC") == set(lab.hosts))
     ticking.kill()
     ticking.wait(timeout=5)
@@ -178,7 +182,9 @@ def test_services(lab):
     wait_until("it is restarted", lambda: lab.services("hostA")["corosync"]["pid"] != 0, 5)
     assert 0.5 < time.monotonic() - killed < 3
     assert lab.services("hostA")["corosync"]["starts"] == before["starts"] + 1
+    asked = time.monotonic()
     lab.service("hostA", "stop", "corosync")
+    assert time.monotonic() - asked < 8, "an orderly end, not the kill after the deadline"
     time.sleep(1.5)
     assert lab.services("hostA")["corosync"]["pid"] == 0
     assert lab.service("hostA", "restart", "corosync")["pid"] != 0
@@ -263,7 +269,7 @@ QEMU = ["qemu-system-x86_64", "-M", "pc-q35-7.2", "-accel", "tcg", "-cpu", "max"
 
 
 @contextlib.contextmanager
-def running_guest(lab, host):
+def running_guest(lab, host, volume="guest.qcow2"):
     """A guest on `host`, bridged to the guests' network, its disk in the store; yields its Popen after READY."""
     kernel, initrd = lab.guest_files()
     lab.exec(host, ["ip", "-batch", "-"], input="link add gbr0 type bridge\nlink set eth1 master gbr0\n"
@@ -272,8 +278,8 @@ def running_guest(lab, host):
         *QEMU, "-kernel", str(kernel), "-initrd", str(initrd), "-append",
         f"console=ttyS0 quiet gw.ip={GUEST} gw.mb=16 gw.rate=2 gw.disk_ms=50", "-netdev",
         "tap,id=n,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n", "-blockdev",
-        '{"driver":"qcow2","node-name":"d","file":{"driver":"nfs","server":{"type":"inet","host":"10.79.0.254"},'
-        '"path":"/pool/guest.qcow2"}}', "-device", "virtio-blk-pci,drive=d"],
+        f'{{"driver":"{volume.rpartition(".")[2]}","node-name":"d","file":{{"driver":"nfs","server":'
+        f'{{"type":"inet","host":"10.79.0.254"}},"path":"/pool/{volume}"}}}}', "-device", "virtio-blk-pci,drive=d"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
     alarm = threading.Timer(60, guest.kill)  # a guest that hangs must not hang the test
     alarm.start()
@@ -323,7 +329,24 @@ def test_guest_observer_and_disk_log(lab):
     with running_guest(lab, "hostA") as guest:
         assert "boots 1" in read_console(guest, "DISK ok")
         first = lab.observer.wait_tick(GUEST, since=killed, timeout=10)
-        assert first.boot != last.boot and first.disk_records >= last.disk_records
+        assert first.boot != last.boot
+        wait_until("the disk's records are counted on", lambda: lab.observer.last_tick(GUEST).disk_records
+                   > last.disk_records, 5)
+
+
+def test_guest_finds_a_second_writer(lab):
+    lab.exec("hostB", ["qemu-img", "create", "-f", "raw", "nfs://10.79.0.254/pool/shared.raw", "16M"])
+    volume = lab.store_path("shared.raw")
+    with running_guest(lab, "hostB", "shared.raw") as guest:
+        wait_until("it writes", lambda: getattr(lab.observer.last_tick(GUEST), "disk_records", 0) > 10)
+        assert not lab.observer.last_tick(GUEST).disk_errors
+        with open(volume, "r+b") as other:
+            record = other.read(512)
+            other.seek(lab.observer.last_tick(GUEST).disk_records * 512)
+            other.write(record * 20)
+        assert "changed by somebody else" in read_console(guest, "DISK BAD")
+        wait_until("the ticks tell", lambda: lab.observer.last_tick(GUEST).disk_errors > 0, 5)
+        assert lab.observer.faults(GUEST)
 
 
 def test_disklog_finds_damage(tmp_path):
