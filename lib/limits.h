@@ -39,6 +39,10 @@
 #define LIMIT_DOMAIN_DISKS 64
 #define LIMIT_DOMAIN_NICS 16
 #define LIMIT_QMP_LINE_BYTES (16u << 20)
+#define LIMIT_QMP_PENDING 256                 /* commands to one QEMU without an answer */
+#define LIMIT_MIGRATION_CHUNK_BYTES (1u << 20) /* of the guest's image in one frame */
+#define LIMIT_MIGRATION_SOCKET_BYTES (4u << 20) /* buffer of the socket pair between QEMU and the agent */
+#define LIMIT_MIGRATION_QUEUE_BYTES (4u << 20) /* bytes held for a peer or a QEMU that is slow, before the other side is told to wait */
 #define LIMIT_CONSOLE_HISTORY_BYTES (64u << 10)
 #define LIMIT_FENCE_DEVICES 16                /* of one host */
 #define LIMIT_RESTARTS_IN_A_ROW 3             /* of a crashing domain; then it is FAILED */
