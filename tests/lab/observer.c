@@ -123,7 +123,8 @@ int main(int argc, char **argv)
 	}
 	fd = socket_open(argv[1], argv[2]);
 	if (fd < 0) {
-		fprintf(stderr, "gantry-observer: cannot listen on %s port %s: %s\n", argv[1], argv[2], strerror(errno));
+		fprintf(stderr, "gantry-observer: cannot listen on %s port %s: %s\n", argv[1], argv[2],
+			strerror(errno));
 		return 1;
 	}
 	file = open(argv[3], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);

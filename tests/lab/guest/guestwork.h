@@ -47,7 +47,7 @@ struct guest {
 	struct guest_options options;
 	uint64_t boot_id;
 	atomic_bool net_up;
-	atomic_ullong ticks;         /* by the ticker */
+	atomic_ullong ticks;	     /* by the ticker */
 	atomic_ullong verify_errors; /* by the memory thread and the console */
 	atomic_ullong disk_errors;   /* by the disk thread, as are the next two */
 	atomic_ullong disk_records;
