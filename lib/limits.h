@@ -61,3 +61,5 @@
 #define LIMIT_LEASE_RECORDS 256               /* records beside one volume; more means that somebody retries without end */
 #define LIMIT_LEASE_HOST_CHARS 64             /* a host's name within a lease record */
 #define LIMIT_MANAGER_ACTIONS 512             /* of one step of the leader's manager that are carried out; the rest comes with the next */
+#define LIMIT_AGENT_CHANNELS_HELD 16           /* migration channels that wait for the goals to name their task */
+#define LIMIT_API_REQUESTS 64                 /* proposals of one client that are under way */

@@ -1,10 +1,11 @@
 /* The worst case, on the boot clock of the host that loses its quorum (L) and as the others (O) see it:
  *
- *   L  0 ms      the last quorate heartbeat of clusterd is sent; the membership is lost right after it
- *   L  500       that heartbeat at the latest was due again (SELFFENCE_HEARTBEAT_MS): the countdown began at 0 or later
- *   O  >= 0      the others see the host leave the membership, not earlier than L lost it: they begin to wait
- *   L  20500     20000 (SELFFENCE_KILL_MS) after the last heartbeat was received: HA domains are killed
- *   L  22500     the last write of a killed QEMU has reached the storage or never will (SELFFENCE_KILL_TAKES_MS)
+ *   L  0 ms      L hears the others for the last time
+ *   O  >= 0      the others miss L, not earlier than L missed them: they begin to wait
+ *   L  5000      clusterd says "quorate" for the last time: its corosync hung and reported no loss (DEADLINE_HEARD_MS)
+ *   L  5500      that heartbeat has reached the agent (SELFFENCE_HEARTBEAT_MS): the countdown begins
+ *   L  25500     SELFFENCE_KILL_MS later HA domains are killed
+ *   L  27500     the last write of a killed QEMU has reached the storage or never will (SELFFENCE_KILL_TAKES_MS)
  *   O  30000     a proof by time alone may count (SELFFENCE_OTHERS_WAIT_MS)
  *
  * The countdown is kept over a restart of the agent by the daemon, so that a crash in its middle does not begin it anew. */

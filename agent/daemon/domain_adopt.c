@@ -1,0 +1,143 @@
+#include "agent/daemon/domain_adopt.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+
+#include "agent/daemon/console.h"
+#include "agent/daemon/domain_end.h"
+#include "agent/daemon/domain_note.h"
+#include "agent/daemon/domain_run.h"
+#include "hypervisor/qemu_args.h"
+#include "hypervisor/qmp.h"
+#include "lib/buf.h"
+#include "lib/cleanup.h"
+#include "lib/log.h"
+#include "lib/paths.h"
+
+/* What kind of QEMU it was when the old agent went. */
+static enum actual_state domain_adopt__actual(enum note_stage stage)
+{
+	switch (stage) {
+	case NOTE_INCOMING:
+		return ACTUAL_INCOMING;
+	case NOTE_COMPLETE:
+		return ACTUAL_COMPLETE;
+	case NOTE_OUTGOING:
+		return ACTUAL_OUTGOING_HELD;
+	default:
+		return ACTUAL_STARTING;
+	}
+}
+
+static void domain_adopt__gone(struct domain *d, enum note_stage stage)
+{
+	/* On the way through the ordinary cleanup, as if it had just ended. */
+	d->actual = ACTUAL_STOPPING;
+	if (stage == NOTE_INCOMING || stage == NOTE_COMPLETE)
+		domain_end_begin(d, END_GONE, "the copy ended while the agent was away");
+	else if (stage == NOTE_STARTING)
+		domain_end_begin(d, END_RETRY, "the start was cut short by the end of the agent");
+	else
+		domain_end_begin(d, END_CRASHED, "QEMU ended while the agent was away");
+}
+
+static void domain_adopt__one(struct agent *a, const char *uuid, unsigned *found)
+{
+	_cleanup_free_ char *run_dir = agent_run_dir(uuid), *log_path = NULL;
+	struct domain_note note = {0};
+	struct domain *d;
+	struct err err;
+	int rc = domain_note_read(uuid, &note, &err);
+
+	if (rc == 0)
+		rc = agent_get_domain(a, uuid, note.spec->name, &d, &err);
+	if (rc < 0) {
+		log_error("a domain's folder cannot be used: %s; its QEMU, if there is one, is left alone", err.text);
+		domain_note_free(&note);
+		return;
+	}
+	d->spec = TAKE_PTR(note.spec);
+	d->generation = note.generation;
+	d->ha = note.ha;
+	d->job_id = note.job_id;
+	d->running_since_ms = note.running_since_ms;
+	d->taps = TAKE_PTR(note.taps);
+	d->copy = note.stage == NOTE_INCOMING || note.stage == NOTE_COMPLETE;
+	d->adopted = true;
+	d->cut_short = note.stage == NOTE_STARTING;
+	log_path = agent_log_path(d->name);
+	d->actual = domain_adopt__actual(note.stage);
+	rc = qemu_process_adopt(a->loop, run_dir, log_path, &domain_run_callbacks, d, &d->qemu, &err);
+	if (rc < 0) {
+		log_notice("domain %s: no QEMU is left of generation %" PRIu64 ": %s", d->name, d->generation, err.text);
+		d->qemu = NULL;
+		domain_adopt__gone(d, note.stage);
+		return;
+	}
+	(*found)++;
+	log_notice("domain %s: QEMU %d found again, generation %" PRIu64, d->name, (int)qemu_process_pid(d->qemu), d->generation);
+}
+
+unsigned domain_adopt_all(struct agent *a)
+{
+	DIR *dir = opendir(PATH_DOMAINS);
+	unsigned found = 0;
+	struct dirent *e;
+
+	if (dir == NULL)
+		return 0;
+	while ((e = readdir(dir)) != NULL) {
+		if (e->d_name[0] == '.')
+			continue;
+		if (domain_note_uuid_valid(e->d_name))
+			domain_adopt__one(a, e->d_name, &found);
+		else
+			log_warning(PATH_DOMAINS "/%s is no domain's folder", e->d_name);
+	}
+	closedir(dir);
+	return found;
+}
+
+static void domain_adopt__status_is(void *data, int rc, json_t *ret, const struct err *err)
+{
+	struct domain *d = data;
+	const char *status = rc == 0 ? json_string_value(json_object_get(ret, "status")) : NULL;
+	bool running = status != NULL && strcmp(status, "running") == 0;
+
+	d->pending--;
+	agent_wake(d->agent);
+	if (d->actual == ACTUAL_STOPPING || d->qemu == NULL || d->qemu_dead)
+		return;
+	if (status == NULL) {
+		domain_end_begin(d, END_CRASHED, err->text);
+		return;
+	}
+	log_info("domain %s: QEMU says '%s'", d->name, status);
+	if (d->actual == ACTUAL_OUTGOING_HELD)
+		d->actual = running ? ACTUAL_OUTGOING : ACTUAL_OUTGOING_HELD;
+	else if (running)
+		d->actual = ACTUAL_RUNNING;
+	else if (d->cut_short)
+		domain_end_begin(d, END_RETRY, "the start was cut short by the end of the agent");
+	else
+		d->actual = ACTUAL_PAUSED;
+}
+
+void domain_adopt_ready(struct domain *d)
+{
+	struct qmp *qmp = qemu_process_qmp(d->qemu);
+
+	if (d->actual == ACTUAL_STOPPING)
+		return;
+	console_attach(d, true);
+	if (d->actual == ACTUAL_INCOMING || d->actual == ACTUAL_COMPLETE)
+		return;
+	d->pending++;
+	if (qmp_execute(qmp, "query-status", NULL, domain_adopt__status_is, d) < 0) {
+		d->pending--;
+		domain_end_begin(d, END_CRASHED, "QEMU does not answer");
+	}
+}

@@ -1,0 +1,167 @@
+/* gantry-agent: makes this host match its goals. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+
+#include "agent/daemon/agent_clients.h"
+#include "agent/daemon/agent_pass.h"
+#include "agent/daemon/agent_state.h"
+#include "agent/daemon/domain_adopt.h"
+#include "agent/daemon/goals_note.h"
+#include "agent/daemon/reporter.h"
+#include "lib/atomic_file.h"
+#include "lib/buf.h"
+#include "lib/log.h"
+#include "lib/paths.h"
+
+#define STOP_TAKES_MS 1500 /* connections flush; then the process ends whatever they do */
+
+static const char usage[] =
+	"gantry-agent: runs the domains of this host as the cluster wants it\n"
+	"\n"
+	"usage: gantry-agent [--config FILE] [--debug]\n"
+	"  -c, --config FILE  this host's settings (" PATH_HOST_CONFIG ")\n"
+	"  -d, --debug        log what is decided, too\n"
+	"  -h, --help         this text\n"
+	"  -V, --version      the version\n"
+	"\n"
+	"It is started by its service unit. SIGTERM ends the agent alone: running domains go on\n"
+	"and are found again by the next agent.\n";
+
+struct main_options {
+	const char *config;
+	int debug;
+};
+
+static int main__options(int argc, char **argv, struct main_options *o)
+{
+	static const struct option long_options[] = {
+		{"config", required_argument, NULL, 'c'}, {"debug", no_argument, NULL, 'd'},
+		{"help", no_argument, NULL, 'h'},         {"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "c:dhV", long_options, NULL)) != -1) {
+		switch (c) {
+		case 'c':
+			o->config = optarg;
+			break;
+		case 'd':
+			o->debug = 1;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			exit(0);
+		case 'V':
+			puts("gantry-agent " GANTRY_VERSION);
+			exit(0);
+		default:
+			return GANTRY__STATUS__STATUS_USAGE;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "gantry-agent: unexpected argument '%s'; see --help\n", argv[optind]);
+		return GANTRY__STATUS__STATUS_USAGE;
+	}
+	return 0;
+}
+
+static void main__on_tick(uv_timer_t *timer)
+{
+	agent_pass(timer->data);
+}
+
+static void main__on_deadline(uv_timer_t *timer)
+{
+	uv_stop(timer->loop);
+}
+
+static void main__on_signal(uv_signal_t *signal, int number)
+{
+	struct agent *a = signal->data;
+
+	if (a->stopping)
+		return;
+	log_notice("signal %d: the agent ends, the domains go on", number);
+	sd_notify(0, "STOPPING=1");
+	a->stopping = true;
+	agent_clients_close(a);
+	uv_timer_start(&a->tick, main__on_deadline, a->n_clients > 0 ? STOP_TAKES_MS : 0, 0);
+}
+
+static int main__signals(struct agent *a, uv_signal_t *signals)
+{
+	static const int numbers[] = {SIGTERM, SIGINT};
+
+	/* A peer that closes its socket is an error of that write, not the end of the agent. */
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < 2; i++) {
+		uv_signal_init(a->loop, &signals[i]);
+		signals[i].data = a;
+		if (uv_signal_start(&signals[i], main__on_signal, numbers[i]) < 0)
+			return -EINVAL;
+	}
+	return 0;
+}
+
+static int main__prepare(struct agent *a, const char *config, struct err *err)
+{
+	uint64_t now = goals_note_boot_ms();
+	int rc = hostconf_read(config, &a->conf, err);
+
+	if (rc == 0)
+		rc = path_make_dirs(PATH_DOMAINS, 0711, err);
+	if (rc == 0)
+		rc = path_make_dirs(PATH_LOG, 0755, err);
+	if (rc == 0)
+		rc = goals_note_load(a, err);
+	if (rc < 0)
+		return rc;
+	rc = storage_new(a->loop, a->conf.name, &a->storage);
+	if (rc < 0)
+		return err_set(err, -rc, "storage: %s", strerror(-rc));
+	selffence_init(&a->selffence, goals_note_quorum_load(now));
+	a->reporter = reporter_new(a);
+	uv_idle_init(a->loop, &a->wake);
+	a->wake.data = a;
+	uv_timer_init(a->loop, &a->tick);
+	a->tick.data = a;
+	/* Two agents would fight for every QEMU: the socket is taken before anything is touched. */
+	return agent_clients_listen(a, err);
+}
+
+int main(int argc, char **argv)
+{
+	struct main_options options = {.config = PATH_HOST_CONFIG};
+	uv_signal_t signals[2];
+	struct agent a = {0};
+	struct err err;
+	int rc = main__options(argc, argv, &options);
+
+	if (rc != 0)
+		return rc;
+	/* Read once by libuv, at its first use: a stalled pool holds one thread, and there may be many pools. */
+	setenv("UV_THREADPOOL_SIZE", "16", 0);
+	log_open("gantry-agent", options.debug, NULL);
+	a.loop = uv_default_loop();
+	rc = main__prepare(&a, options.config, &err);
+	if (rc == 0 && main__signals(&a, signals) < 0)
+		rc = err_set(&err, EINVAL, "signals cannot be caught");
+	if (rc < 0) {
+		log_error("%s", err.text);
+		fprintf(stderr, "gantry-agent: %s\n", err.text);
+		return err_status(&err, rc);
+	}
+	log_notice("gantry-agent " GANTRY_VERSION " on host %s: %u domains found", a.conf.name, domain_adopt_all(&a));
+	uv_timer_start(&a.tick, main__on_tick, 0, AGENT_TICK_MS);
+	sd_notify(0, "READY=1");
+	uv_run(a.loop, UV_RUN_DEFAULT);
+	/* All state is on disk or in the QEMUs; what the process holds ends with it. */
+	log_close();
+	return 0;
+}
