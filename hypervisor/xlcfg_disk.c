@@ -295,7 +295,8 @@ static void place_target(struct disk_state *s, Gantry__Disk *disk)
 		_cleanup_free_ char *path = str_printf("/dev/%s", target);
 		_cleanup_free_ char *text = str_printf("a target that does not begin with '/' is below /dev: '%s'", path);
 		s->at = s->text;
-		note(s, text);
+		if (!s->had_prefix)
+			note(s, text);
 		pb_set_string(&disk->path, path);
 	}
 }

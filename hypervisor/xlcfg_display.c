@@ -189,10 +189,13 @@ int xlcfg__read_display(struct xlcfg_reader *r)
 	for (size_t i = 0; i < ARRAY_SIZE(top_keys) && top == NULL; i++)
 		top = xlcfg__find(r, top_keys[i]);
 	bool use_vfb = vfb != NULL && vfb->n_items > 0;
-	if (use_vfb && top != NULL && hvm) {
+	bool vnc = true;
+	if (xlcfg__find(r, "vnc") != NULL && xlcfg__read_bool(r, "vnc", &vnc) < 0)
+		return -EINVAL;
+	if (use_vfb && top != NULL && hvm && vnc) {
 		xlcfg__warn(r, &vfb->pos, "'vfb' has no effect beside '%s': the domain has one screen", top->key);
 		use_vfb = false;
-	} else if (use_vfb && top != NULL) {
+	} else if (use_vfb && top != NULL && !hvm) {
 		xlcfg__warn(r, &top->pos, "'%s' has no effect beside 'vfb'", top->key);
 	}
 	if (!use_vfb)

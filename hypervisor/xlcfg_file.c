@@ -110,6 +110,9 @@ static int list_word(struct xlcfg_setting *setting, struct xlcfg_lexeme *word, u
 			return xlcfg__fail_at(&word->pos, err, "lists are nested more than %u deep", LIMIT_XLCFG_DEPTH);
 		return *depth == 2 ? item_append(setting, &word->pos, NULL, err) : 0;
 	}
+	if (word->token == XLCFG_IDENT)
+		return xlcfg__fail_at(&word->pos, err, "'%.60s' stands in the list that begins at line %u: is its ']' missing?",
+				      word->text, setting->pos.line);
 	if (word->token != XLCFG_STRING && word->token != XLCFG_NUMBER)
 		return fail_value(word, err);
 	*want = WANT_COMMA_OR_CLOSE;
