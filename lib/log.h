@@ -1,5 +1,6 @@
 /* Logging by libqb: to stderr or the journal, and a flight recorder (blackbox) that is
- * written to a file on a crash or on SIGUSR1. Not for the pure cores. */
+ * written to a file on a crash (here) or on SIGUSR1 (the daemon's loop takes the signal and calls
+ * log_dump_blackbox()); qb-blackbox shows it. Not for the pure cores. */
 #pragma once
 
 #include <qb/qblog.h>
