@@ -63,3 +63,4 @@
 #define LIMIT_MANAGER_ACTIONS 512             /* of one step of the leader's manager that are carried out; the rest comes with the next */
 #define LIMIT_AGENT_CHANNELS_HELD 16           /* migration channels that wait for the goals to name their task */
 #define LIMIT_API_REQUESTS 64                 /* proposals of one client that are under way */
+#define LIMIT_CONSOLE_QUEUE_BYTES (2u << 20)  /* unread console output; then the agent is not read on (above the drain mark of proto/rpc.h) */
