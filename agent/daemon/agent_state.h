@@ -25,6 +25,7 @@
 struct agent;
 struct client;
 struct console;
+struct goals_writer;
 struct migration;
 struct reporter;
 struct volume_task;
@@ -50,6 +51,7 @@ struct domain {
 	bool cut_short;                /* adopted in the middle of its start */
 	enum actual_state actual;
 	struct qemu_process *qemu;
+	bool qmp_ready;                /* QMP was up once; it may be lost for a while and come back */
 	bool qemu_dead;                /* on_exit came; freed in the next pass */
 	unsigned pending;              /* operations that will still call back with this domain */
 	char **taps;                   /* NULL-terminated; made for this QEMU */
@@ -96,6 +98,7 @@ struct agent {
 	size_t n_clients;
 
 	Gantry__AgentGoals *goals;     /* the newest obeyed; NULL since the start of this agent */
+	struct goals_writer *goals_writer; /* goals_note.h */
 	char *known_cluster;           /* whose goals were seen last, over restarts */
 	uint64_t known_epoch, known_index;
 	struct selffence selffence;

@@ -105,6 +105,7 @@ void domain_end_reap(struct domain *d)
 		migration_host_drop_qemu(d);
 		qemu_process_free(d->qemu);
 		d->qemu = NULL;
+		d->qemu_dead = d->qmp_ready = false;
 		d->quit_at_ms = 0;
 	}
 	if (d->actual != ACTUAL_STOPPING)

@@ -480,11 +480,16 @@ static void domain_run__on_event(void *data, struct qemu_process *qp, const char
 static void domain_run__on_ready(void *data, struct qemu_process *qp)
 {
 	struct domain *d = data;
+	bool first = !d->qmp_ready;
 
-	if (d->adopted)
+	d->qmp_ready = true;
+	agent_set_text(&d->trouble, NULL);
+	if (first && d->adopted)
 		domain_adopt_ready(d);
-	else
+	else if (first)
 		domain_start_ready(d);
+	else
+		d->status_at_ms = 0;
 	agent_wake(d->agent);
 }
 
@@ -497,8 +502,14 @@ static void domain_run__on_error(void *data, struct qemu_process *qp, const stru
 {
 	struct domain *d = data;
 
-	/* A QEMU that cannot be spoken to cannot be told to stop, moved or trusted. */
-	domain_end_begin(d, d->actual == ACTUAL_STARTING && !d->adopted && !d->activating ? END_FAILED : END_CRASHED, err->text);
+	/* A guest that runs is not ended because QMP is silent: the last bytes of a migration may hold it up for long. */
+	if (d->qmp_ready || d->adopted) {
+		log_warning("domain %s: QEMU does not answer: %s", d->name, err->text);
+		agent_set_text(&d->trouble, err->text);
+		agent_wake(d->agent);
+	} else {
+		domain_start_never_ready(d, err);
+	}
 }
 
 const struct qemu_process_callbacks domain_run_callbacks = {

@@ -328,6 +328,11 @@ int domain_start_copy(struct domain *d, const Gantry__MigrationGoal *goal, struc
 	return 0;
 }
 
+void domain_start_never_ready(struct domain *d, const struct err *err)
+{
+	domain_start__failed(d, -ENOTCONN, err);
+}
+
 void domain_start_ready(struct domain *d)
 {
 	if (d->actual != ACTUAL_STARTING)

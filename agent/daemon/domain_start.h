@@ -15,6 +15,8 @@ void domain_start(struct domain *d, const Gantry__DomainGoal *goal);
 int domain_start_copy(struct domain *d, const Gantry__MigrationGoal *goal, struct err *err);
 /* Both QMP sessions of a QEMU that this agent started are up. */
 void domain_start_ready(struct domain *d);
+/* They never came up: the start has failed. */
+void domain_start_never_ready(struct domain *d, const struct err *err);
 /* Takes the leases of the QEMU's generation; cb of the result comes with the domain as data. The guest must not run. */
 int domain_start_leases(struct domain *d, storage_cb cb, struct err *err);
 /* In a callback of the acquisition: keeps the set or notes that there is none. */

@@ -18,15 +18,17 @@
 #define GOALS_NOTE PATH_AGENT_STATE "/goals"
 #define QUORUM_NOTE PATH_RUN "/agent-quorum"
 
+#define NOTE_BYTES 160
+
 /* One write at a time; `again` when something newer came meanwhile. */
-static struct {
+struct goals_writer {
 	uv_work_t work;
 	struct agent *agent;
-	char text[160];
+	char text[NOTE_BYTES];
 	int rc;
 	struct err err;
 	bool busy, again;
-} writer;
+};
 
 int goals_note_load(struct agent *a, struct err *err)
 {
@@ -38,7 +40,7 @@ int goals_note_load(struct agent *a, struct err *err)
 	rc = path_make_dirs(PATH_AGENT_STATE, 0700, err);
 	if (rc < 0)
 		return rc;
-	rc = atomic_file_read(GOALS_NOTE, sizeof(writer.text), &text, err);
+	rc = atomic_file_read(GOALS_NOTE, NOTE_BYTES, &text, err);
 	if (rc == -ENOENT)
 		return 0;
 	if (rc == 0) {
@@ -69,30 +71,34 @@ int goals_note_check(const struct agent *a, const Gantry__AgentGoals *goals, str
 
 static void goals_note__write(uv_work_t *work)
 {
-	writer.rc = atomic_file_write(GOALS_NOTE, writer.text, strlen(writer.text), 0600, &writer.err);
+	struct goals_writer *w = work->data;
+
+	w->rc = atomic_file_write(GOALS_NOTE, w->text, strlen(w->text), 0600, &w->err);
 }
 
-static void goals_note__start(struct agent *a);
+static void goals_note__start(struct goals_writer *w);
 
 static void goals_note__written(uv_work_t *work, int status)
 {
-	writer.busy = false;
-	if (writer.rc < 0)
-		log_warning("the newest goals could not be noted: %s", writer.err.text);
-	if (writer.again)
-		goals_note__start(writer.agent);
+	struct goals_writer *w = work->data;
+
+	w->busy = false;
+	if (w->rc < 0)
+		log_warning("the newest goals could not be noted: %s", w->err.text);
+	if (w->again)
+		goals_note__start(w);
 }
 
-static void goals_note__start(struct agent *a)
+static void goals_note__start(struct goals_writer *w)
 {
-	writer.again = writer.busy;
-	if (writer.busy)
+	struct agent *a = w->agent;
+
+	w->again = w->busy;
+	if (w->busy)
 		return;
-	writer.agent = a;
-	writer.busy = true;
-	snprintf(writer.text, sizeof(writer.text), "%s %" PRIu64 " %" PRIu64 "\n", a->known_cluster, a->known_epoch,
-		 a->known_index);
-	uv_queue_work(a->loop, &writer.work, goals_note__write, goals_note__written);
+	w->busy = true;
+	snprintf(w->text, sizeof(w->text), "%s %" PRIu64 " %" PRIu64 "\n", a->known_cluster, a->known_epoch, a->known_index);
+	uv_queue_work(a->loop, &w->work, goals_note__write, goals_note__written);
 }
 
 /* The write does not hold the goals up: it guards against a clusterd that fell behind, which the log already
@@ -107,7 +113,12 @@ void goals_note_seen(struct agent *a, const Gantry__AgentGoals *goals)
 	agent_set_text(&a->known_cluster, goals->cluster_uuid);
 	a->known_epoch = goals->epoch;
 	a->known_index = goals->index;
-	goals_note__start(a);
+	if (a->goals_writer == NULL) {
+		a->goals_writer = mem_alloc(sizeof(*a->goals_writer));
+		a->goals_writer->agent = a;
+		a->goals_writer->work.data = a->goals_writer;
+	}
+	goals_note__start(a->goals_writer);
 }
 
 uint64_t goals_note_boot_ms(void)
