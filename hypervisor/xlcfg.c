@@ -41,13 +41,18 @@ static bool find_root_disk(const Gantry__DomainSpec *spec, const char *name, siz
 	if (vdev_parse(name, &wanted) < 0 || name[0] == 'd' || (name[0] >= '0' && name[0] <= '9'))
 		return false;
 	for (int exact = 1; exact >= 0; exact--) {
+		size_t place = 0;
 		for (size_t i = 0; i < spec->n_disks; i++) {
+			/* A drive for removable media is no virtio disk, and takes no name from them. */
+			if (spec->disks[i]->cdrom)
+				continue;
+			place++;
 			vdev_parse(spec->disks[i]->vdev, &have);
 			if (have.disk != wanted.disk || have.family != wanted.family)
 				continue;
 			if (exact ? have.partition != wanted.partition : have.partition != 0)
 				continue;
-			*ret_place = i;
+			*ret_place = place - 1;
 			/* A vdev such as xvda1 is a whole disk to the guest, without a partition table. */
 			*ret_partition = exact ? 0 : wanted.partition;
 			return true;

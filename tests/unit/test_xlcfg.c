@@ -402,6 +402,7 @@ static void test_root_is_mapped(void **state)
 		{"disk=['/s,raw,xvdb','/a,raw,xvda2']\nroot='/dev/xvda2'\nextra='quiet'", "root=/dev/vda quiet"},
 		{"disk=['/a,raw,sda1','/b,raw,sda2']\nroot='/dev/sda2'", "root=/dev/vdb"},
 		{"disk=['/a,raw,xvda']\nroot='/dev/mapper/x'", "root=/dev/mapper/x"},
+		{"disk=['/i,raw,xvda,cdrom','/a,raw,xvdb']\nroot='/dev/xvdb1'", "root=/dev/vda1"},
 		{"disk=['/a,raw,xvda']\nroot='/dev/xvdb1'", "root=/dev/xvdb1"},
 		{"disk=['/a,raw,xvda']\ncmdline='myroot=/dev/xvda1'", "myroot=/dev/xvda1"},
 		{"disk=['/a,raw,xvda']\ncmdline='quiet root=/dev/xvda1 x'", "quiet root=/dev/vda1 x"},
