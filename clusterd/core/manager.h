@@ -8,6 +8,9 @@
 
 #include "clusterd/core/model.h"
 
+/* vCPUs that may be promised for each CPU of a host. */
+#define PLACEMENT_VCPUS_PER_CPU 8
+
 struct manager;
 
 enum manager_event_type {

@@ -1,0 +1,468 @@
+/* The leader's decisions. Each look at the model goes through the same steps: hosts (who is lost, who is back, whom to
+ * fence), migrations (whom to abort), domains (whom to place). What was proposed is not proposed again until the model has
+ * changed there, or the proposal was refused, or a while has passed. Nothing here must survive the process. */
+#include "clusterd/core/manager.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "clusterd/core/model_internal.h"
+
+#define PROPOSAL_PATIENCE_MS 10000    /* an unanswered proposal is made again */
+#define REFUSED_PAUSE_MS 500
+#define FENCE_RETRY_MS 5000           /* doubled with each failure */
+#define FENCE_RETRY_MAX_MS 60000
+
+/* A decision that is under way, and the state that it was made for. */
+struct pending {
+	char key[LIMIT_NAME_CHARS + 16];
+	uint64_t state;
+	uint64_t again_ms;
+};
+
+struct fence_state {
+	char host[LIMIT_NAME_CHARS + 1];
+	uint64_t incarnation;
+	bool running, proven;
+	unsigned failures;
+	uint64_t again_ms;
+	char text[256];           /* the proof, or the last failure */
+};
+
+struct manager {
+	uint64_t now_ms, epoch;
+	uint32_t *members, *synced;
+	size_t n_members, n_synced;
+	struct pending *pending;
+	size_t n_pending;
+	struct fence_state *fences;
+	size_t n_fences;
+	/* of the step */
+	struct manager_action *actions;
+	size_t n_actions;
+	Gantry__Command **commands;
+	char **texts;
+	size_t n_commands, n_texts;
+	struct placement_extra *extra;
+	size_t n_extra;
+};
+
+struct manager *manager_new(void)
+{
+	return mem_alloc(sizeof(struct manager));
+}
+
+static void step_clear(struct manager *mgr)
+{
+	for (size_t i = 0; i < mgr->n_commands; i++)
+		gantry__command__free_unpacked(mgr->commands[i], NULL);
+	for (size_t i = 0; i < mgr->n_texts; i++)
+		free(mgr->texts[i]);
+	mgr->n_actions = mgr->n_commands = mgr->n_texts = mgr->n_extra = 0;
+}
+
+void manager_free(struct manager *mgr)
+{
+	if (!mgr)
+		return;
+	step_clear(mgr);
+	free(mgr->members);
+	free(mgr->synced);
+	free(mgr->pending);
+	free(mgr->fences);
+	free(mgr->actions);
+	free(mgr->commands);
+	free(mgr->texts);
+	free(mgr->extra);
+	free(mgr);
+}
+
+/* ---- actions --------------------------------------------------------------- */
+
+static const char *text_new(struct manager *mgr, const char *fmt, va_list args)
+{
+	char text[ERR_TEXT_MAX];
+
+	vsnprintf(text, sizeof(text), fmt, args);
+	mgr->texts = mem_realloc(mgr->texts, (mgr->n_texts + 1) * sizeof(*mgr->texts));
+	return mgr->texts[mgr->n_texts++] = str_dup(text);
+}
+
+static struct manager_action *action_new(struct manager *mgr, enum manager_action_type type, const char *reason)
+{
+	struct manager_action *a;
+
+	mgr->actions = mem_realloc(mgr->actions, (mgr->n_actions + 1) * sizeof(*mgr->actions));
+	a = &mgr->actions[mgr->n_actions++];
+	*a = (struct manager_action){.type = type, .reason = reason};
+	return a;
+}
+
+/* True if this has not been proposed for this state of the thing, or long ago. */
+static bool may_propose(struct manager *mgr, const char *kind, const char *name, uint64_t state)
+{
+	char key[sizeof(mgr->pending->key)];
+	struct pending *p = NULL;
+
+	snprintf(key, sizeof(key), "%s %s", kind, name);
+	for (size_t i = 0; i < mgr->n_pending && !p; i++)
+		if (model__is(mgr->pending[i].key, key))
+			p = &mgr->pending[i];
+	if (p && p->state == state && mgr->now_ms < p->again_ms)
+		return false;
+	if (!p) {
+		mgr->pending = mem_realloc(mgr->pending, (mgr->n_pending + 1) * sizeof(*mgr->pending));
+		p = &mgr->pending[mgr->n_pending++];
+		memcpy(p->key, key, sizeof(key));
+	}
+	p->state = state;
+	p->again_ms = mgr->now_ms + PROPOSAL_PATIENCE_MS;
+	return true;
+}
+
+/* A command of this epoch with a reason; the caller fills its body. */
+static Gantry__Command *propose(struct manager *mgr, const char *fmt, ...)
+{
+	Gantry__Command *c = PB_NEW(Gantry__Command, gantry__command__init);
+	const char *reason;
+	va_list args;
+
+	va_start(args, fmt);
+	reason = text_new(mgr, fmt, args);
+	va_end(args);
+	c->version = MODEL_COMMAND_VERSION;
+	c->epoch = mgr->epoch;
+	mgr->commands = mem_realloc(mgr->commands, (mgr->n_commands + 1) * sizeof(*mgr->commands));
+	mgr->commands[mgr->n_commands++] = c;
+	action_new(mgr, MANAGER_ACTION_PROPOSE, reason)->command = c;
+	return c;
+}
+
+static void propose_note(struct manager *mgr, const Gantry__Host *h, const char *kind, const char *text)
+{
+	Gantry__Command *c = propose(mgr, "%s: %s", h->name, text);
+	char subject[LIMIT_NAME_CHARS + 8];
+
+	snprintf(subject, sizeof(subject), "host %s", h->name);
+	c->body_case = GANTRY__COMMAND__BODY_EVENT_NOTE;
+	c->event_note = PB_NEW(Gantry__CmdEventNote, gantry__cmd_event_note__init);
+	c->event_note->severity = ERROR;
+	pb_set_string(&c->event_note->subject, subject);
+	pb_set_string(&c->event_note->kind, kind);
+	pb_set_string(&c->event_note->text, text);
+}
+
+static void propose_host(struct manager *mgr, const Gantry__Host *h, Gantry__HostState to, const char *reason, const char *proof)
+{
+	Gantry__Command *c;
+
+	if (!may_propose(mgr, "host", h->name, h->state << 8 | to | h->incarnation << 16))
+		return;
+	c = propose(mgr, "%s %s: %s", h->name, to == HOST(DEAD) ? "is proven dead" : model__host_word(to), reason);
+	c->body_case = GANTRY__COMMAND__BODY_HOST_STATE;
+	c->host_state = PB_NEW(Gantry__CmdHostState, gantry__cmd_host_state__init);
+	c->host_state->state = to;
+	c->host_state->incarnation = h->incarnation + (to == HOST(ONLINE));
+	pb_set_string(&c->host_state->name, h->name);
+	pb_set_string(&c->host_state->reason, reason);
+	pb_set_string(&c->host_state->proof, proof);
+}
+
+/* ---- hosts ----------------------------------------------------------------- */
+
+static bool contains(const uint32_t *ids, size_t n, uint32_t id)
+{
+	for (size_t i = 0; i < n; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+static struct fence_state *fence_of(struct manager *mgr, const Gantry__Host *h)
+{
+	struct fence_state *f = NULL;
+
+	for (size_t i = 0; i < mgr->n_fences && !f; i++)
+		if (model__is(mgr->fences[i].host, h->name))
+			f = &mgr->fences[i];
+	if (!f) {
+		mgr->fences = mem_realloc(mgr->fences, (mgr->n_fences + 1) * sizeof(*mgr->fences));
+		f = &mgr->fences[mgr->n_fences++];
+		*f = (struct fence_state){.incarnation = h->incarnation};
+		snprintf(f->host, sizeof(f->host), "%s", h->name);
+	}
+	/* What was found out about an earlier life of the host is over; a run that is still going on is waited for. */
+	if (f->incarnation != h->incarnation && !f->running) {
+		f->incarnation = h->incarnation;
+		f->proven = false;
+		f->failures = 0;
+		f->again_ms = 0;
+	}
+	return f;
+}
+
+/* When most of the others seem lost, it is rather the observer who is (no peer's fence storm). */
+static bool storm(const struct manager *mgr, const struct model *m)
+{
+	size_t lost = 0, others = 0;
+
+	for (size_t i = 0; i < m->state->n_hosts; i++) {
+		const Gantry__Host *h = m->state->hosts[i];
+
+		if (h->state == HOST(DEAD) || h->state == HOST(JOINING) || h->node_id == m->state->leader)
+			continue;
+		others++;
+		lost += h->state == HOST(LOST) || h->state == HOST(FENCING) || !contains(mgr->members, mgr->n_members, h->node_id);
+	}
+	return lost * 2 > others && others > 1;
+}
+
+static void decide_lost(struct manager *mgr, const struct model *m, const Gantry__Host *h, bool member)
+{
+	if (member)
+		return;   /* here again, but not yet in step: it will be online, or leave again */
+	if (!h->n_fence) {
+		if (may_propose(mgr, "note", h->name, h->incarnation))
+			propose_note(mgr, h, "host-unfenceable",
+				     "it cannot be proven dead: it has no fence device, so its domains stay where they are. Give it one with "
+				     "'clusterctl fence set', or confirm that it is off with 'clusterctl fence confirm'");
+		return;
+	}
+	if (storm(mgr, m)) {
+		if (may_propose(mgr, "note", h->name, h->incarnation | 1ull << 63))
+			propose_note(mgr, h, "fence-held",
+				     "not fenced: more than half of the other hosts seem lost at once, so it is rather this side that is cut off. "
+				     "Confirm hosts that are off with 'clusterctl fence confirm'");
+		return;
+	}
+	propose_host(mgr, h, HOST(FENCING), "it left the membership; a proof of death is sought", "");
+}
+
+static void decide_fencing(struct manager *mgr, const Gantry__Host *h, bool back)
+{
+	struct fence_state *f = fence_of(mgr, h);
+	struct manager_action *a;
+
+	if (f->proven) {
+		propose_host(mgr, h, HOST(DEAD), f->text, f->text);
+		return;
+	}
+	if (f->running)
+		return;
+	if (back) {
+		propose_host(mgr, h, HOST(ONLINE), "it came back before it was fenced", "");
+		return;
+	}
+	if (mgr->now_ms < f->again_ms)
+		return;
+	f->running = true;
+	a = action_new(mgr, MANAGER_ACTION_FENCE, "a lost host must be proven dead before its domains move");
+	a->host = h->name;
+}
+
+static void decide_host(struct manager *mgr, const struct model *m, const Gantry__Host *h)
+{
+	bool member = contains(mgr->members, mgr->n_members, h->node_id);
+	bool synced = member && contains(mgr->synced, mgr->n_synced, h->node_id);
+
+	switch (h->state) {
+	case HOST(ONLINE):
+		if (!member)
+			propose_host(mgr, h, HOST(LOST), "it left the membership", "");
+		break;
+	case HOST(LOST):
+		if (synced)
+			propose_host(mgr, h, HOST(ONLINE), "it came back before it was fenced", "");
+		else
+			decide_lost(mgr, m, h, member);
+		break;
+	case HOST(FENCING):
+		decide_fencing(mgr, h, synced);
+		break;
+	case HOST(JOINING):
+	case HOST(DEAD):
+	case HOST(UNKNOWN):
+		if (synced)
+			propose_host(mgr, h, HOST(ONLINE), h->state == HOST(DEAD) ? "it is back" : "it is here", "");
+		break;
+	default:
+		break;
+	}
+}
+
+static void on_fenced(struct manager *mgr, const struct model *m, const char *host, int rc, const char *text)
+{
+	const Gantry__Host *h = model_host(m, host);
+	struct fence_state *f = h ? fence_of(mgr, h) : NULL;
+	char note[ERR_TEXT_MAX];
+	uint64_t wait;
+
+	if (!f)
+		return;
+	f->running = false;
+	/* The host had another life since: a proof about the old one says nothing about this one. */
+	if (f->incarnation != h->incarnation)
+		return;
+	snprintf(f->text, sizeof(f->text), "%s", text ? text : "");
+	if (rc == 0) {
+		f->proven = true;
+		return;
+	}
+	wait = (uint64_t)FENCE_RETRY_MS << (f->failures < 4 ? f->failures : 4);
+	f->failures++;
+	f->again_ms = mgr->now_ms + (wait < FENCE_RETRY_MAX_MS ? wait : FENCE_RETRY_MAX_MS);
+	snprintf(note, sizeof(note), "fencing failed (attempt %u): %s; again in %" PRIu64 " s", f->failures, f->text,
+		 (f->again_ms - mgr->now_ms) / 1000);
+	propose_note(mgr, h, "fence-failed", note);
+}
+
+/* ---- migrations ------------------------------------------------------------ */
+
+static void propose_abort(struct manager *mgr, const Gantry__Job *j, bool cancelled, const char *reason)
+{
+	char id[24];
+	Gantry__Command *c;
+
+	snprintf(id, sizeof(id), "%" PRIu64, j->id);
+	if (!may_propose(mgr, "job", id, cancelled))
+		return;
+	c = propose(mgr, "task %" PRIu64 " is aborted: %s", j->id, reason);
+	c->body_case = GANTRY__COMMAND__BODY_MIGRATE_ABORT;
+	c->migrate_abort = PB_NEW(Gantry__CmdMigrateAbort, gantry__cmd_migrate_abort__init);
+	c->migrate_abort->job_id = j->id;
+	c->migrate_abort->cancelled = cancelled;
+	pb_set_string(&c->migrate_abort->reason, reason);
+}
+
+static void decide_job(struct manager *mgr, const struct model *m, const Gantry__Job *j)
+{
+	const Gantry__Host *source = model_host(m, j->source), *destination = model_host(m, j->destination);
+	char reason[2 * LIMIT_NAME_CHARS];
+
+	if (j->kind != KIND(MIGRATE) || j->state != JOB(RUNNING) || j->committed)
+		return;
+	if (j->cancel_requested) {
+		propose_abort(mgr, j, true, "cancelled by the user");
+		return;
+	}
+	if (source && source->state == HOST(ONLINE) && destination && destination->state == HOST(ONLINE))
+		return;
+	if (!destination || destination->state != HOST(ONLINE))
+		snprintf(reason, sizeof(reason), "the destination %s is %s", j->destination,
+			 destination ? model__host_word(destination->state) : "removed");
+	else
+		snprintf(reason, sizeof(reason), "the source %s is %s", j->source, source ? model__host_word(source->state) : "removed");
+	propose_abort(mgr, j, false, reason);
+}
+
+/* ---- domains --------------------------------------------------------------- */
+
+static uint64_t text_hash(const char *s)
+{
+	uint64_t h = 14695981039346656037ull;
+
+	while (*s)
+		h = (h ^ (uint8_t)*s++) * 1099511628211ull;
+	return h;
+}
+
+static void propose_wait(struct manager *mgr, const Gantry__Domain *d, const char *reason)
+{
+	Gantry__Command *c;
+
+	/* Said once: the model remembers the reason. */
+	if (d->state == DOM(WAITING) && strstr(d->reason, reason))
+		return;
+	if (!may_propose(mgr, "wait", d->spec->uuid, d->generation ^ text_hash(reason)))
+		return;
+	c = propose(mgr, "%s waits: %s", d->spec->name, reason);
+	c->body_case = GANTRY__COMMAND__BODY_DOMAIN_WAIT;
+	c->domain_wait = PB_NEW(Gantry__CmdDomainWait, gantry__cmd_domain_wait__init);
+	c->domain_wait->generation = d->generation;
+	pb_set_string(&c->domain_wait->uuid, d->spec->uuid);
+	pb_set_string(&c->domain_wait->reason, reason);
+}
+
+static void promise(struct manager *mgr, const char *host, const Gantry__DomainSpec *spec)
+{
+	mgr->extra = mem_realloc(mgr->extra, (mgr->n_extra + 1) * sizeof(*mgr->extra));
+	mgr->extra[mgr->n_extra++] =
+		(struct placement_extra){.host = host, .memory_bytes = spec->memory_bytes, .vcpus = spec->vcpus};
+}
+
+static void propose_place(struct manager *mgr, const Gantry__Domain *d, const Gantry__Host *h, const char *reason)
+{
+	Gantry__Command *c;
+
+	promise(mgr, h->name, d->spec);
+	if (!may_propose(mgr, "place", d->spec->uuid, d->generation << 8 | d->state))
+		return;
+	c = propose(mgr, "%s goes to %s: %s", d->spec->name, h->name, reason);
+	c->body_case = GANTRY__COMMAND__BODY_DOMAIN_PLACE;
+	c->domain_place = PB_NEW(Gantry__CmdDomainPlace, gantry__cmd_domain_place__init);
+	c->domain_place->generation = d->generation + 1;
+	c->domain_place->job_id = d->job_id;
+	pb_set_string(&c->domain_place->uuid, d->spec->uuid);
+	pb_set_string(&c->domain_place->host, h->name);
+	pb_set_string(&c->domain_place->reason, reason);
+	pb_set_string(&c->domain_place->proof, d->previous_proof);
+}
+
+static void decide_domain(struct manager *mgr, const struct model *m, const Gantry__Domain *d)
+{
+	const Gantry__Job *job = model__domain_job(m, d);
+	const char *wanted = job && job->kind == KIND(START) ? job->destination : NULL;
+	const Gantry__Host *h;
+	struct buf reason = {0};
+
+	if (!model__domain_wants_place(d))
+		return;
+	h = placement__choose(m, d->spec, wanted, d->start_failures ? d->failed_on : NULL, mgr->extra, mgr->n_extra, &reason);
+	if (h)
+		propose_place(mgr, d, h, buf_str(&reason));
+	else
+		propose_wait(mgr, d, buf_str(&reason));
+	buf_free(&reason);
+}
+
+/* ---- the step -------------------------------------------------------------- */
+
+static void take_members(struct manager *mgr, const struct manager_event *event)
+{
+	free(mgr->members);
+	free(mgr->synced);
+	mgr->n_members = event->u.members.n_members;
+	mgr->n_synced = event->u.members.n_synced;
+	mgr->members = mgr->n_members ? mem_dup(event->u.members.members, mgr->n_members * sizeof(uint32_t)) : NULL;
+	mgr->synced = mgr->n_synced ? mem_dup(event->u.members.synced, mgr->n_synced * sizeof(uint32_t)) : NULL;
+}
+
+void manager_step(struct manager *mgr, const struct model *m, const struct manager_event *event, const struct manager_action **ret,
+		  size_t *ret_n)
+{
+	step_clear(mgr);
+	mgr->now_ms = event->now_ms;
+	mgr->epoch = event->epoch;
+	if (event->type == MANAGER_EVENT_MEMBERS)
+		take_members(mgr, event);
+	if (event->type == MANAGER_EVENT_FENCED)
+		on_fenced(mgr, m, event->u.fenced.host, event->u.fenced.rc, event->u.fenced.text);
+	if (event->type == MANAGER_EVENT_REFUSED)
+		for (size_t i = 0; i < mgr->n_pending; i++)
+			if (mgr->pending[i].again_ms > mgr->now_ms + REFUSED_PAUSE_MS)
+				mgr->pending[i].again_ms = mgr->now_ms + REFUSED_PAUSE_MS;
+	/* Without members nothing was seen yet: nobody is lost. And what the model says must be of this reign: else another
+	 * leader's last commands may still be on their way. */
+	if (mgr->n_members && m->state->applied_epoch == mgr->epoch) {
+		for (size_t i = 0; i < m->state->n_hosts; i++)
+			decide_host(mgr, m, m->state->hosts[i]);
+		for (size_t i = 0; i < m->state->n_jobs; i++)
+			decide_job(mgr, m, m->state->jobs[i]);
+		for (size_t i = 0; i < m->state->n_domains; i++)
+			decide_domain(mgr, m, m->state->domains[i]);
+	}
+	*ret = mgr->actions;
+	*ret_n = mgr->n_actions;
+}
