@@ -2,9 +2,14 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "agent/daemon/console.h"
 #include "agent/daemon/domain_end.h"
@@ -16,6 +21,9 @@
 #include "lib/cleanup.h"
 #include "lib/log.h"
 #include "lib/paths.h"
+
+#define CMDLINE_BYTES_MAX (256u << 10)
+#define STRAY_DIES_MS 1000
 
 /* What kind of QEMU it was when the old agent went. */
 static enum actual_state domain_adopt__actual(enum note_stage stage)
@@ -30,6 +38,47 @@ static enum actual_state domain_adopt__actual(enum note_stage stage)
 	default:
 		return ACTUAL_STARTING;
 	}
+}
+
+/* Whether the process of this pidfd was started for this run folder: its arguments name the sockets there. */
+static bool domain_adopt__is_for(pid_t pid, const char *run_dir)
+{
+	_cleanup_free_ char *path = str_printf("/proc/%d/cmdline", (int)pid), *socket = str_printf("%s/qmp.sock", run_dir);
+	struct buf args = {0};
+	bool found = false;
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = 1;
+
+	while (fd >= 0 && n > 0 && args.len < CMDLINE_BYTES_MAX) {
+		n = read(fd, buf_reserve(&args, 4096), 4096);
+		args.len += n > 0 ? (size_t)n : 0;
+	}
+	if (args.len > 0)
+		found = memmem(args.data, args.len, socket, strlen(socket)) != NULL;
+	buf_free(&args);
+	return found;
+}
+
+/* An agent that was killed between the start of a QEMU and its pid file leaves one that nobody can find by its file. It has
+ * never run a guest, but it holds taps and images. Blocks for STRAY_DIES_MS at most, at the agent's start. */
+static void domain_adopt__kill_strays(const struct domain *d, const char *run_dir)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *e;
+
+	while (proc != NULL && (e = readdir(proc)) != NULL) {
+		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
+		if (pid <= 1)
+			continue;
+		_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		if (pidfd < 0 || !domain_adopt__is_for(pid, run_dir))
+			continue;
+		log_warning("domain %s: process %d was started for it and never known: killed", d->name, (int)pid);
+		syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+		poll(&(struct pollfd){.fd = pidfd, .events = POLLIN}, 1, STRAY_DIES_MS);
+	}
+	if (proc != NULL)
+		closedir(proc);
 }
 
 static void domain_adopt__gone(struct domain *d, enum note_stage stage)
@@ -74,6 +123,7 @@ static void domain_adopt__one(struct agent *a, const char *uuid, unsigned *found
 	if (rc < 0) {
 		log_notice("domain %s: no QEMU is left of generation %" PRIu64 ": %s", d->name, d->generation, err.text);
 		d->qemu = NULL;
+		domain_adopt__kill_strays(d, run_dir);
 		domain_adopt__gone(d, note.stage);
 		return;
 	}

@@ -2,7 +2,7 @@
  *
  *     {"goals": {...}}      an AgentMessage as JSON; sent as it is. A migration's task without a token gets a fixed one.
  *     quorum on|off|silent  what the heartbeats say from now on (on at first), or that none are sent
- *     type TEXT             typed at the console that was opened
+ *     type TEXT, line TEXT  typed at the console that was opened; line: with the return key
  *     raw HEX               these bytes as a frame, to see what the agent makes of garbage
  *
  * and prints each AgentMessage that comes as one line of JSON {"ms": MONOTONIC, "message": {...}}. Ends with stdin or
@@ -82,16 +82,21 @@ static void poke_raw(struct poke *p, const char *hex)
 	buf_free(&bytes);
 }
 
-static void poke_type(struct poke *p, const char *text)
+static void poke_type(struct poke *p, const char *text, bool enter)
 {
+	struct buf typed = {0};
 	Gantry__ConsoleData data = GANTRY__CONSOLE_DATA__INIT;
 	Gantry__AgentMessage message = GANTRY__AGENT_MESSAGE__INIT;
 
-	data.data.data = (uint8_t *)text;
-	data.data.len = strlen(text);
+	buf_append(&typed, text, strlen(text));
+	if (enter)
+		buf_append(&typed, "\r", 1);
+	data.data.data = typed.data;
+	data.data.len = typed.len;
 	message.body_case = GANTRY__AGENT_MESSAGE__BODY_CONSOLE_DATA;
 	message.console_data = &data;
 	poke_send(p, &message);
+	buf_free(&typed);
 }
 
 static void poke_line(struct poke *p, const char *line)
@@ -106,8 +111,8 @@ static void poke_line(struct poke *p, const char *line)
 		poke_on_beat(&p->beat);
 		return;
 	}
-	if (strncmp(line, "type ", 5) == 0) {
-		poke_type(p, line + 5);
+	if (strncmp(line, "type ", 5) == 0 || strncmp(line, "line ", 5) == 0) {
+		poke_type(p, line + 5, line[0] == 'l');
 		return;
 	}
 	if (strncmp(line, "raw ", 4) == 0) {

@@ -80,9 +80,9 @@ class Box:
         wait_until("the box's init", lambda: "python3" in open(f"/proc/{self.init}/comm").read())
         for path in FOLDERS:
             self.run("mount", "-t", "tmpfs", "none", path)
-        os.makedirs(f"{self.folder}/share", exist_ok=True)
         if shared:
-            self.run("mount", "--bind", shared, f"{self.folder}/share")
+            self.run("mkdir", "/run/share")
+            self.run("mount", "--bind", shared, "/run/share")
         self.run("ip", "link", "set", "lo", "up")
         self.configure()
 
@@ -246,6 +246,117 @@ class Poke:
     def close(self):
         self.proc.stdin.close()
         self.proc.wait(5)
+
+
+def openssl(*argv):
+    subprocess.run(["openssl", *argv], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def give_certificates(boxes, folder):
+    """A CA of the cluster and a certificate for each box, as `clusterctl cluster init` and `join` would make them."""
+    ca, key = f"{folder}/ca.crt", f"{folder}/ca.key"
+    ec = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    openssl("req", "-x509", *ec, "-keyout", key, "-out", ca, "-days", "30", "-subj", f"/CN=bench CA/O={CLUSTER}")
+    for box in boxes:
+        base = f"{folder}/{box.name}"
+        openssl("req", *ec, "-keyout", f"{base}.key", "-out", f"{base}.csr", "-subj", f"/O={CLUSTER}/CN={box.name}")
+        with open(f"{base}.ext", "w") as f:
+            f.write(f"subjectAltName=DNS:{box.name}\n")
+        openssl("x509", "-req", "-in", f"{base}.csr", "-CA", ca, "-CAkey", key, "-CAcreateserial", "-days", "30",
+                "-extfile", f"{base}.ext", "-out", f"{base}.crt")
+        for source, name in ((ca, "ca.crt"), (f"{base}.crt", "host.crt"), (f"{base}.key", "host.key")):
+            with open(source) as f:
+                box.write(f"/etc/gantry/pki/{name}", f.read())
+
+
+class Pair:
+    """Two boxes on one cable, with one folder as their shared pool, and a stand-in for clusterd at each."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="agentbox-pair-")
+        os.makedirs(f"{self.folder}/share")
+        self.a = Box("hostA", "10.78.0.1", f"{self.folder}/share")
+        self.b = Box("hostB", "10.78.0.2", f"{self.folder}/share")
+        subprocess.run(["ip", "link", "add", "name", "box0", "netns", f"/proc/{self.a.init}/ns/net", "type", "veth",
+                        "peer", "name", "box0", "netns", f"/proc/{self.b.init}/ns/net"], check=True)
+        for box in (self.a, self.b):
+            box.run("ip", "address", "add", f"{box.address}/24", "dev", "box0")
+            box.run("ip", "link", "set", "box0", "up")
+        give_certificates((self.a, self.b), self.folder)
+        self.pools = [{"name": "p", "type": "dir", "target": "/run/share", "shared": True}]
+        self.pokes = {}
+        for box in (self.a, self.b):
+            self.start(box)
+
+    def start(self, box, **env):
+        """Starts the box's agent (again); its goals are those of before."""
+        old = self.pokes.get(box.name)
+        box.start_agent(**env)
+        poke = self.pokes[box.name] = Poke(box)
+        if old:
+            poke.goals = old.goals
+        else:
+            poke.goals["pools"] = self.pools
+        wait_until("the host's report", lambda: poke.report().get("host", {}).get("accel"), 20)
+        poke.push()
+        return poke
+
+    def other(self, box):
+        return self.b if box is self.a else self.a
+
+    def cable(self, state):
+        self.a.run("ip", "link", "set", "box0", state)
+
+    def volume(self, name, data=b"", size=1 << 20):
+        with open(f"{self.folder}/share/{name}.raw", "wb") as f:
+            f.write(data.ljust(size, b"\0"))
+        return {"vdev": "xvda", "pool": "p", "volume": name, "format": "raw"}
+
+    def run(self, s, source, generation):
+        self.pokes[source.name].push(domains=[goal(s, generation)])
+        return self.pokes[source.name].wait_domain(s["uuid"], "running", generation)
+
+    def migration(self, s, source, job, generation, incoming, **more):
+        """One side's goal; `generation` is the one the destination will own."""
+        destination = self.other(source)
+        peer = source if incoming else destination
+        return {"job": {"id": job, "kind": "migrate", "state": "running", "domain_uuid": s["uuid"],
+                        "domain_name": s["name"], "source": source.name, "destination": destination.name,
+                        "generation": generation, "max_downtime_ms": 100, **more},
+                "incoming": incoming, "spec": s, "peer_host": peer.name, "peer_address": peer.address,
+                "source_generation": generation - 1}
+
+    def begin(self, s, source, job, generation):
+        for box, incoming in ((self.other(source), True), (source, False)):
+            self.pokes[box.name].push(migrations=[self.migration(s, source, job, generation, incoming)])
+
+    def commit(self, s, source, job, generation):
+        """COMMIT is applied, at the destination first. Returns the monotonic ms of that."""
+        destination = self.other(source)
+        for box, incoming in ((destination, True), (source, False)):
+            mine = [goal(s, generation, lease_from=source.name, lease_from_generation=generation - 1,
+                         lease_proof=f"migrated by task {job}")] if incoming else []
+            at = self.pokes[box.name].push(domains=mine, migrations=[
+                self.migration(s, source, job, generation, incoming, committed=True)])
+            committed = at if incoming else committed
+        return committed
+
+    def end(self, *boxes):
+        """The task is over (done or aborted): no goals for it any more."""
+        for box in boxes or (self.a, self.b):
+            self.pokes[box.name].push(migrations=[])
+
+    def close(self):
+        self.a.close()
+        self.b.close()
+        if not os.environ.get("AGENTBOX_KEEP"):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 def uuid_of(n):

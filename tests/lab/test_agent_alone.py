@@ -79,7 +79,7 @@ def test_an_older_goal_is_refused_also_after_a_restart(box, poke):
     poke.push(domains=[])
     wait_until("the refusal", lambda: poke.errors)
     assert "older" in poke.errors[0]["text"] and len(box.qemus()) == 1
-    time.sleep(0.2)
+    wait_until("the note", lambda: " 5 11" in box.read("/var/lib/gantry/agent/goals"))
     box.kill_agent()
     box.start_agent()
     again = Poke(box)
@@ -253,3 +253,17 @@ def test_garbage_is_dropped_and_named(box, poke):
     poke.push()
     time.sleep(0.3)
     assert poke.domain(DOM)["pid"] == pid
+
+
+def test_a_qemu_whose_pid_file_was_never_written_is_found_and_ended(box, poke):
+    running(poke, box)
+    box.kill_agent()
+    note = "/run/gantry/domains/" + DOM
+    os.unlink(box.path(note + "/pid"))
+    box.write(note + "/state.json", box.read(note + "/state.json").replace('"running"', '"starting"'))
+    box.start_agent()
+    wait_until("no QEMU", lambda: not box.qemus(), 3)
+    again = Poke(box)
+    again.goals.update(index=50, domains=poke.goals["domains"])
+    again.push()
+    again.wait_domain(DOM, "running", 1)
