@@ -1,0 +1,306 @@
+#include "fencing/fence_agent.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/buf.h"
+#include "lib/subprocess.h"
+#include "proto/pb.h"
+
+/* Exit statuses of a fence agent's `status` (the ClusterLabs fence agent interface). */
+#define AGENT_OK 0
+#define AGENT_STATUS_OFF 2
+
+#define STATUS_REPEAT_MS 500
+
+struct fence_run {
+	uv_loop_t *loop;
+	uv_timer_t timer;            /* between two looks at the status */
+	struct subprocess *running;
+	char *host;
+	Gantry__FenceDevice **devices; /* by level */
+	size_t n, at;
+	bool status_only, asking_status, cancelled, done;
+	uint64_t device_started_ms;
+	struct buf agreed, failed;   /* what is said in the end */
+	fence_cb cb;
+	void *data;
+};
+
+static void run_free(uv_handle_t *timer)
+{
+	struct fence_run *r = timer->data;
+
+	for (size_t i = 0; i < r->n; i++)
+		gantry__fence_device__free_unpacked(r->devices[i], NULL);
+	free(r->devices);
+	free(r->host);
+	buf_free(&r->agreed);
+	buf_free(&r->failed);
+	free(r);
+}
+
+static void finish(struct fence_run *r, int rc, const struct err *err)
+{
+	if (r->done)
+		return;
+	r->done = true;
+	r->cb(r->data, rc, rc ? NULL : buf_str(&r->agreed), err);
+	uv_close((uv_handle_t *)&r->timer, run_free);
+}
+
+static uint32_t timeout_ms(const Gantry__FenceDevice *d)
+{
+	return (d->timeout_s ? d->timeout_s : FENCE_TIMEOUT_DEFAULT_S) * 1000;
+}
+
+/* What the agent reads: one key=value a line. A line break in a value would be another option. */
+static int options_text(const struct fence_run *r, const Gantry__FenceDevice *d, const char *action, struct buf *out, struct err *err)
+{
+	bool names_plug = false;
+
+	buf_printf(out, "action=%s\n", action);
+	for (size_t i = 0; i < d->n_params; i++) {
+		const Gantry__FenceParam *p = d->params[i];
+
+		if (strpbrk(p->key, "=\n\r") || strpbrk(p->value, "\n\r"))
+			return err_set(err, EINVAL, "%s: parameter '%s' has a line break or '='", d->agent, p->key);
+		if (!strcmp(p->key, "action") || !strcmp(p->key, "option"))
+			continue;
+		names_plug = names_plug || !strcmp(p->key, "plug") || !strcmp(p->key, "port");
+		buf_printf(out, "%s=%s\n", p->key, p->value);
+	}
+	if (!names_plug)
+		buf_printf(out, "plug=%s\n", r->host);
+	return 0;
+}
+
+static void next_device(struct fence_run *r);
+
+static void device_failed(struct fence_run *r, const char *why)
+{
+	uint32_t level = r->devices[r->at]->level;
+
+	buf_printf(&r->failed, "%s%s (level %u): %s", r->failed.len ? "; " : "", r->devices[r->at]->agent, level, why);
+	/* One that does not agree fails its whole level. */
+	while (r->at < r->n && r->devices[r->at]->level == level)
+		r->at++;
+	buf_consume(&r->agreed, r->agreed.len);
+	next_device(r);
+}
+
+static void device_agreed(struct fence_run *r)
+{
+	const Gantry__FenceDevice *d = r->devices[r->at];
+	double seconds = (uv_now(r->loop) - r->device_started_ms) / 1000.0;
+
+	buf_printf(&r->agreed, "%s%s at level %u: off, status off, %.1f s", r->agreed.len ? "; " : "", d->agent, d->level, seconds);
+	if (r->at + 1 < r->n && r->devices[r->at + 1]->level == d->level) {
+		r->at++;
+		next_device(r);
+		return;
+	}
+	finish(r, 0, NULL);
+}
+
+static void ask_status(struct fence_run *r);
+
+static void on_timer(uv_timer_t *timer)
+{
+	ask_status(timer->data);
+}
+
+/* The last line that an agent said, without what we gave it (it never repeats secrets to stderr unless in debug mode). */
+static void describe(const struct subprocess_result *result, const char *action, char *out, size_t size)
+{
+	const char *text = result->err_out ? result->err_out : "";
+	size_t len = strlen(text), start;
+
+	while (len && (text[len - 1] == '\n' || text[len - 1] == ' '))
+		len--;
+	for (start = len; start && text[start - 1] != '\n'; start--)
+		;
+	if (result->rc == -ETIMEDOUT)
+		snprintf(out, size, "'%s' did not end in time", action);
+	else if (result->rc < 0)
+		snprintf(out, size, "cannot be run: %s", strerror(-result->rc));
+	else
+		snprintf(out, size, "'%s' failed with status %d%s%.*s", action, result->exit_status, len ? ": " : "",
+			 (int)(len - start > 160 ? 160 : len - start), text + start);
+}
+
+static void on_status(struct fence_run *r, const struct subprocess_result *result)
+{
+	const Gantry__FenceDevice *d = r->devices[r->at];
+	char why[256];
+
+	if (result->rc == 0 && result->exit_status == AGENT_STATUS_OFF) {
+		if (r->status_only) {
+			buf_printf(&r->agreed, "off");
+			finish(r, 0, NULL);
+			return;
+		}
+		device_agreed(r);
+		return;
+	}
+	if (result->rc == 0 && result->exit_status == AGENT_OK) {
+		if (r->status_only) {
+			buf_printf(&r->agreed, "on");
+			finish(r, 0, NULL);
+		} else if (uv_now(r->loop) - r->device_started_ms >= timeout_ms(d)) {
+			device_failed(r, "it was told to switch off and still says on");
+		} else {
+			uv_timer_start(&r->timer, on_timer, STATUS_REPEAT_MS, 0);
+		}
+		return;
+	}
+	describe(result, "status", why, sizeof(why));
+	device_failed(r, why);
+}
+
+static void on_off(struct fence_run *r, const struct subprocess_result *result)
+{
+	char why[256];
+
+	if (result->rc == 0 && result->exit_status == AGENT_OK) {
+		ask_status(r);
+		return;
+	}
+	describe(result, "off", why, sizeof(why));
+	device_failed(r, why);
+}
+
+static void on_agent_end(void *data, const struct subprocess_result *result)
+{
+	struct fence_run *r = data;
+	struct err err = {0};
+
+	r->running = NULL;
+	if (r->cancelled) {
+		finish(r, err_set(&err, ECANCELED, "%s: fencing was cancelled", r->host), &err);
+		return;
+	}
+	uv_update_time(r->loop);
+	if (r->asking_status)
+		on_status(r, result);
+	else
+		on_off(r, result);
+}
+
+static int run_agent(struct fence_run *r, const char *action, struct err *err)
+{
+	const Gantry__FenceDevice *d = r->devices[r->at];
+	const char *argv[] = {d->agent, NULL};
+	struct buf text = {0};
+	struct subprocess_options options = {.argv = argv, .timeout_ms = timeout_ms(d)};
+	int rc;
+
+	/* Only what is made for this is run, whatever the model says. */
+	if (strncmp(d->agent, "fence_", 6) || strchr(d->agent, '/'))
+		return err_set(err, EINVAL, "'%s' is not the name of a fence agent (fence_...)", d->agent);
+	rc = options_text(r, d, action, &text, err);
+	if (!rc) {
+		options.stdin_text = buf_str(&text);
+		rc = subprocess_run(r->loop, &options, on_agent_end, r, &r->running, err);
+	}
+	if (text.len)
+		explicit_bzero(text.data, text.len);
+	buf_free(&text);
+	return rc;
+}
+
+static void ask_status(struct fence_run *r)
+{
+	struct err err = {0};
+
+	r->asking_status = true;
+	if (run_agent(r, "status", &err) < 0)
+		device_failed(r, err.text);
+}
+
+static void next_device(struct fence_run *r)
+{
+	struct err err = {0};
+
+	while (r->at < r->n) {
+		r->device_started_ms = uv_now(r->loop);
+		r->asking_status = r->status_only;
+		if (run_agent(r, r->status_only ? "status" : "off", &err) == 0)
+			return;
+		/* Not recursive through device_failed(): each device is passed once. */
+		buf_printf(&r->failed, "%s%s (level %u): %s", r->failed.len ? "; " : "", r->devices[r->at]->agent,
+			   r->devices[r->at]->level, err.text);
+		buf_consume(&r->agreed, r->agreed.len);
+		for (uint32_t level = r->devices[r->at]->level; r->at < r->n && r->devices[r->at]->level == level;)
+			r->at++;
+	}
+	finish(r, err_set(&err, EHOSTUNREACH, "%s is not proven off: %s", r->host, buf_str(&r->failed)), &err);
+}
+
+static int by_level(const void *a, const void *b)
+{
+	const Gantry__FenceDevice *x = *(Gantry__FenceDevice *const *)a, *y = *(Gantry__FenceDevice *const *)b;
+
+	return x->level < y->level ? -1 : x->level > y->level;
+}
+
+static void on_begin(uv_timer_t *timer)
+{
+	next_device(timer->data);
+}
+
+static int start(uv_loop_t *loop, const char *host, Gantry__FenceDevice *const *devices, size_t n, bool status_only, fence_cb cb,
+		 void *data, struct fence_run **ret, struct err *err)
+{
+	struct fence_run *r;
+
+	if (!n)
+		return err_set(err, ENODEV, "%s has no fence device: give it one with 'clusterctl fence set %s AGENT key=value...'", host, host);
+	r = mem_alloc(sizeof(*r));
+	r->loop = loop;
+	r->host = str_dup(host);
+	r->devices = mem_alloc(n * sizeof(*r->devices));
+	for (r->n = 0; r->n < n; r->n++)
+		r->devices[r->n] = pb_clone(devices[r->n]);
+	qsort(r->devices, n, sizeof(*r->devices), by_level);
+	r->status_only = status_only;
+	r->cb = cb;
+	r->data = data;
+	uv_timer_init(loop, &r->timer);
+	r->timer.data = r;
+	/* From the loop, so that nothing is called back before this has returned. */
+	uv_timer_start(&r->timer, on_begin, 0, 0);
+	if (ret)
+		*ret = r;
+	return 0;
+}
+
+int fence_off(uv_loop_t *loop, const char *host, Gantry__FenceDevice *const *devices, size_t n, fence_cb cb, void *data,
+	      struct fence_run **ret, struct err *err)
+{
+	return start(loop, host, devices, n, false, cb, data, ret, err);
+}
+
+int fence_status(uv_loop_t *loop, const char *host, const Gantry__FenceDevice *device, fence_cb cb, void *data, struct fence_run **ret,
+		 struct err *err)
+{
+	Gantry__FenceDevice *one = (Gantry__FenceDevice *)device;
+
+	return start(loop, host, &one, 1, true, cb, data, ret, err);
+}
+
+void fence_cancel(struct fence_run *r)
+{
+	struct err err = {0};
+
+	if (r->done || r->cancelled)
+		return;
+	r->cancelled = true;
+	uv_timer_stop(&r->timer);
+	if (r->running)
+		subprocess_cancel(r->running);
+	else
+		finish(r, err_set(&err, ECANCELED, "%s: fencing was cancelled", r->host), &err);
+}
