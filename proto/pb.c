@@ -53,6 +53,12 @@ void pb_array_remove(void *array_field, size_t *n, size_t pos)
 	}
 }
 
+void pb_string_append(char ***array, size_t *n, const char *value)
+{
+	*array = mem_realloc(*array, (*n + 1) * sizeof(**array));
+	(*array)[(*n)++] = str_dup(value ? value : "");
+}
+
 void pb_u32_append(uint32_t **array, size_t *n, uint32_t value)
 {
 	*array = mem_realloc(*array, (*n + 1) * sizeof(**array));

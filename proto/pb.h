@@ -8,7 +8,8 @@
 
 #include "lib/buf.h"
 
-/* Replaces a string field; NULL sets the empty string. */
+/* Replaces a string field; NULL sets the empty string. Not for the elements of a repeated field: protobuf-c frees
+ * those always, and its shared empty string is not on the heap. Use pb_string_append() or str_dup() there. */
 void pb_set_string(char **field, const char *value);
 void pb_set_bytes(ProtobufCBinaryData *field, const void *data, size_t len);
 /* Repeated message fields: PB_APPEND(m, domains, d) takes ownership of d;
@@ -19,6 +20,8 @@ void pb_array_remove(void *array_field, size_t *n, size_t pos);  /* does not fre
 #define PB_INSERT(m, field, i, p) pb_array_insert(&(m)->field, &(m)->n_##field, (i), (p))
 #define PB_REMOVE(m, field, i) do { ProtobufCMessage *pb_gone_ = (ProtobufCMessage *)(m)->field[i]; \
 	pb_array_remove(&(m)->field, &(m)->n_##field, (i)); protobuf_c_message_free_unpacked(pb_gone_, NULL); } while (0)
+/* Appends a copy. pb_string_append(&spec->cpus, &spec->n_cpus, "0-3"). */
+void pb_string_append(char ***array, size_t *n, const char *value);
 void pb_u32_append(uint32_t **array, size_t *n, uint32_t value);
 /* Deep copy; same descriptor. Owner: caller. */
 void *pb_clone(const void *message);

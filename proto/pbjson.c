@@ -353,6 +353,15 @@ static int pbjson__set_value(const ProtobufCFieldDescriptor *f, const json_t *js
 	}
 }
 
+/* protobuf-c frees the strings of a repeated field without a look: none may be its shared empty string. */
+static void pbjson__own_element(const ProtobufCFieldDescriptor *f, void *at)
+{
+	char **text = at;
+
+	if (f->type == PROTOBUF_C_TYPE_STRING && *text == protobuf_c_empty_string)
+		*text = str_dup("");
+}
+
 static int pbjson__set_repeated(const ProtobufCFieldDescriptor *f, const json_t *json, uint8_t *base, struct err *err)
 {
 	size_t size = pbjson__size_of(f->type), n = json_array_size(json);
@@ -368,11 +377,10 @@ static int pbjson__set_repeated(const ProtobufCFieldDescriptor *f, const json_t 
 	for (size_t i = 0; i < n; i++) {
 		int rc;
 
-		if (f->type == PROTOBUF_C_TYPE_STRING)
-			*(char **)(items + i * size) = (char *)protobuf_c_empty_string;
 		rc = pbjson__set_value(f, json_array_get(json, i), items + i * size, err);
 		if (rc < 0)
 			return rc;
+		pbjson__own_element(f, items + i * size);
 		/* Counted one by one: what a failure leaves is freed with the message. */
 		*count = i + 1;
 	}

@@ -414,6 +414,27 @@ static void test_silent_crowd_does_not_keep_hosts_out(void **state)
 	fixture_free(f);
 }
 
+/* The server refuses in the middle of a stream that it does not read to its end. */
+static void test_refusal_reaches_a_sender(void **state)
+{
+	struct fixture *f = listening(true);
+	static char mib[1 << 20];
+	struct end c = {0};
+
+	f->model.close_at_frame = true;
+	f->model.refuse_with = "the job was aborted";
+	f->model.keep_nothing = true;
+	client_open(f, &c, pki.b, NULL);
+	RUN_UNTIL(f, c.opens);
+	for (int i = 0; i < 12; i++)
+		assert_int_equal(rpc_send(c.conn, FRAME_DATA, mib, sizeof(mib)), 0);
+	RUN_UNTIL(f, c.closes && f->accepted[0].closes);
+	assert_int_equal(c.rc, -ECONNREFUSED);
+	assert_non_null(strstr(c.err.text, "refused: the job was aborted"));
+	assert_int_equal(f->accepted[0].frames, 1);
+	fixture_free(f);
+}
+
 static void test_cut_without_goodbye(void **state)
 {
 	struct fixture *f = listening(true);
@@ -635,6 +656,7 @@ int main(void)
 		cmocka_unit_test(test_silent_client_times_out),
 		cmocka_unit_test(test_silent_server_times_out),
 		cmocka_unit_test(test_silent_crowd_does_not_keep_hosts_out),
+		cmocka_unit_test(test_refusal_reaches_a_sender),
 		cmocka_unit_test(test_cut_without_goodbye),
 		cmocka_unit_test(test_peer_that_stops_reading_is_dropped),
 		cmocka_unit_test(test_bulk_with_back_pressure),
