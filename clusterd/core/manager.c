@@ -14,6 +14,7 @@
 #define REFUSED_PAUSE_MS 500
 #define FENCE_RETRY_MS 5000           /* doubled with each failure */
 #define FENCE_RETRY_MAX_MS 60000
+#define START_RETRY_MS 60000          /* a domain that no host could start, but that shall run */
 
 /* A decision that is under way, and the state that it was made for. */
 struct pending {
@@ -154,6 +155,17 @@ static void propose_note(struct manager *mgr, const Gantry__Host *h, const char 
 	pb_set_string(&c->event_note->text, text);
 }
 
+/* Said once for each life of the host, not every ten seconds. */
+static bool note_due(struct manager *mgr, const Gantry__Host *h, uint64_t state)
+{
+	if (!may_propose(mgr, "note", h->name, state))
+		return false;
+	for (size_t i = 0; i < mgr->n_pending; i++)
+		if (!strncmp(mgr->pending[i].key, "note ", 5) && model__is(mgr->pending[i].key + 5, h->name))
+			mgr->pending[i].again_ms = UINT64_MAX;
+	return true;
+}
+
 static void propose_host(struct manager *mgr, const Gantry__Host *h, Gantry__HostState to, const char *reason, const char *proof)
 {
 	Gantry__Command *c;
@@ -224,14 +236,14 @@ static void decide_lost(struct manager *mgr, const struct model *m, const Gantry
 	if (member)
 		return;   /* here again, but not yet in step: it will be online, or leave again */
 	if (!h->n_fence) {
-		if (may_propose(mgr, "note", h->name, h->incarnation))
+		if (note_due(mgr, h, h->incarnation))
 			propose_note(mgr, h, "host-unfenceable",
 				     "it cannot be proven dead: it has no fence device, so its domains stay where they are. Give it one with "
 				     "'clusterctl fence set', or confirm that it is off with 'clusterctl fence confirm'");
 		return;
 	}
 	if (storm(mgr, m)) {
-		if (may_propose(mgr, "note", h->name, h->incarnation | 1ull << 63))
+		if (note_due(mgr, h, h->incarnation | 1ull << 63))
 			propose_note(mgr, h, "fence-held",
 				     "not fenced: more than half of the other hosts seem lost at once, so it is rather this side that is cut off. "
 				     "Confirm hosts that are off with 'clusterctl fence confirm'");
@@ -410,6 +422,22 @@ static void propose_place(struct manager *mgr, const Gantry__Domain *d, const Ga
 	pb_set_string(&c->domain_place->proof, d->previous_proof);
 }
 
+/* A start that failed everywhere is tried again, but not at once. */
+static bool retry_due(struct manager *mgr, const Gantry__Domain *d)
+{
+	char key[sizeof(mgr->pending->key)];
+
+	snprintf(key, sizeof(key), "retry %s", d->spec->uuid);
+	for (size_t i = 0; i < mgr->n_pending; i++)
+		if (model__is(mgr->pending[i].key, key) && mgr->pending[i].state == d->generation)
+			return mgr->now_ms >= mgr->pending[i].again_ms;
+	if (may_propose(mgr, "retry", d->spec->uuid, d->generation))
+		for (size_t i = 0; i < mgr->n_pending; i++)
+			if (model__is(mgr->pending[i].key, key))
+				mgr->pending[i].again_ms = mgr->now_ms + START_RETRY_MS;
+	return false;
+}
+
 static void decide_domain(struct manager *mgr, const struct model *m, const Gantry__Domain *d)
 {
 	const Gantry__Job *job = model__domain_job(m, d);
@@ -417,9 +445,9 @@ static void decide_domain(struct manager *mgr, const struct model *m, const Gant
 	const Gantry__Host *h;
 	struct buf reason = {0};
 
-	if (!model__domain_wants_place(d))
+	if (!model__domain_wants_place(d) || (d->state == DOM(FAILED) && !retry_due(mgr, d)))
 		return;
-	h = placement__choose(m, d->spec, wanted, d->start_failures ? d->failed_on : NULL, mgr->extra, mgr->n_extra, &reason);
+	h = placement__choose(m, d->spec, wanted, d->state != DOM(FAILED) && d->start_failures ? d->failed_on : NULL, mgr->extra, mgr->n_extra, &reason);
 	if (h)
 		propose_place(mgr, d, h, buf_str(&reason));
 	else
@@ -451,7 +479,8 @@ void manager_step(struct manager *mgr, const struct model *m, const struct manag
 		on_fenced(mgr, m, event->u.fenced.host, event->u.fenced.rc, event->u.fenced.text);
 	if (event->type == MANAGER_EVENT_REFUSED)
 		for (size_t i = 0; i < mgr->n_pending; i++)
-			if (mgr->pending[i].again_ms > mgr->now_ms + REFUSED_PAUSE_MS)
+			if (strncmp(mgr->pending[i].key, "retry ", 6) && strncmp(mgr->pending[i].key, "note ", 5) &&
+			    mgr->pending[i].again_ms > mgr->now_ms + REFUSED_PAUSE_MS)
 				mgr->pending[i].again_ms = mgr->now_ms + REFUSED_PAUSE_MS;
 	/* Without members nothing was seen yet: nobody is lost. And what the model says must be of this reign: else another
 	 * leader's last commands may still be on their way. */
