@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from .layout import GUEST_HUB_ADDRESS, HUB_ADDRESS, SYSTEM_PATH, TICK_PORT, LabError, link_names
+from .layout import GUEST_HUB_ADDRESS, HUB_ADDRESS, SYSTEM_PATH, TICK_PORT, LabError, host_number, link_names
 
 COMMAND_TIMEOUT_S = 20
 STORE_START_TIMEOUT_S = 20
@@ -73,7 +73,10 @@ class Network:
     async def start(self):
         lines = ["link set lo up"]
         for bridge, address in (("br-lab", HUB_ADDRESS), ("br-guest", GUEST_HUB_ADDRESS)):
-            lines += [f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+            # A bridge without an address of its own takes its ports' lowest, and changes it when a host boots:
+            # then the neighbours that the others have learned are wrong for a minute.
+            lines += [f"link add {bridge} address {hardware_address(bridge, 254)} "
+                      "type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
                       f"addr add {address}/24 dev {bridge}", f"link set {bridge} up"]
         await run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
 
@@ -81,7 +84,8 @@ class Network:
         """Lay both cables from the hub to the host whose namespaces `pid` is in."""
         lines = []
         for link, peer, bridge in zip(link_names(host), ("eth0", "eth1"), ("br-lab", "br-guest")):
-            lines += [f"link add {link} type veth peer name {peer} netns {pid}", f"link set {link} master {bridge}"]
+            lines += [f"link add {link} type veth peer name {peer} netns {pid} "
+                      f"address {hardware_address(bridge, host_number(host))}", f"link set {link} master {bridge}"]
         await run(["ip", "-batch", "-"], "\n".join(lines) + "\n")
 
     async def unplug(self, host):
@@ -103,6 +107,11 @@ class Network:
                      "chain outgoing { type filter hook prerouting priority -300; policy accept;", *outgoing, "}",
                      "chain incoming { type filter hook postrouting priority 300; policy accept;", *incoming, "}", "}"]
             await run(["nft", "-f", "-"], "\n".join(rules) + "\n")
+
+
+def hardware_address(bridge, number):
+    """Fixed, as a real card's: a host that boots again must be found under what the others remember."""
+    return f"02:{'79' if bridge == 'br-lab' else '80'}:00:00:00:{number:02x}"
 
 
 def cut_commands(hosts):
