@@ -124,28 +124,41 @@ static int agent_clients__channel(struct client *c, struct err *err)
 	return rc;
 }
 
+/* A channel that is refused is closing: it is not offered to an engine again. */
+static void agent_clients__refuse_channel(struct client *c, const char *why)
+{
+	c->hello_until_ms = 0;
+	rpc_conn_close(c->conn, why);
+}
+
+static size_t agent_clients__held(const struct agent *a)
+{
+	size_t n = 0;
+
+	for (struct client *c = a->clients; c != NULL; c = c->next)
+		n += c->hello != NULL;
+	return n;
+}
+
+/* c may be gone afterwards. */
 static void agent_clients__on_migration(struct client *c, const struct frame *frame)
 {
 	Gantry__MigrationMessage *message = gantry__migration_message__unpack(NULL, frame->len, frame->payload);
 	struct err err;
 
 	if (message == NULL || message->body_case != GANTRY__MIGRATION_MESSAGE__BODY_HELLO || c->hello != NULL) {
-		rpc_conn_close(c->conn, "a migration channel begins with its hello and waits for the answer");
+		agent_clients__refuse_channel(c, "a migration channel begins with its hello and waits for the answer");
+	} else if (agent_clients__held(c->agent) >= LIMIT_AGENT_CHANNELS_HELD) {
+		agent_clients__refuse_channel(c, "too many migration channels wait here; try again");
 	} else {
-		size_t held = 0;
-		for (struct client *x = c->agent->clients; x != NULL; x = x->next)
-			held += x->hello != NULL;
 		c->hello = TAKE_PTR(message->hello);
 		message->body_case = GANTRY__MIGRATION_MESSAGE__BODY__NOT_SET;
 		c->hello_until_ms = agent_now_ms(c->agent) + CHANNEL_HELD_MS;
-		if (held >= LIMIT_AGENT_CHANNELS_HELD)
-			rpc_conn_close(c->conn, "too many migration channels wait here");
-		else if (agent_clients__channel(c, &err) < 0)
-			rpc_conn_close(c->conn, err.text);
+		if (agent_clients__channel(c, &err) < 0)
+			agent_clients__refuse_channel(c, err.text);
 	}
 	if (message != NULL)
 		gantry__migration_message__free_unpacked(message, NULL);
-	/* c may be gone. */
 }
 
 void agent_clients_retry_channels(struct agent *a)
@@ -159,10 +172,8 @@ void agent_clients_retry_channels(struct agent *a)
 		int rc = agent_clients__channel(c, &err);
 		if (rc > 0 && agent_now_ms(a) >= c->hello_until_ms)
 			rc = err_set(&err, ENOENT, "host '%s' knows no such task", a->conf.name);
-		if (rc < 0) {
-			c->hello_until_ms = 0;
-			rpc_conn_close(c->conn, err.text);
-		}
+		if (rc < 0)
+			agent_clients__refuse_channel(c, err.text);
 	}
 }
 

@@ -29,12 +29,14 @@ void domain_end_record(struct domain *d, uint64_t generation, Gantry__DomainStat
 
 void domain_end_begin(struct domain *d, enum domain_end end, const char *reason)
 {
+	if (d->actual == ACTUAL_ABSENT)
+		return;
 	if (d->end == END_NONE) {
 		d->end = end;
 		agent_set_text(&d->end_reason, reason);
 		log_notice("domain %s: generation %" PRIu64 " ends: %s", d->name, d->generation, reason);
 	}
-	if (d->actual == ACTUAL_ENDED || d->actual == ACTUAL_ABSENT)
+	if (d->actual == ACTUAL_ENDED)
 		return;
 	d->actual = ACTUAL_STOPPING;
 	if (d->qemu != NULL && !d->qemu_dead)
@@ -81,7 +83,7 @@ static void domain_end__classify(struct domain *d, int status, const char *log_t
 		d->end = END_STOPPED;
 		text = str_dup(d->guest_reboot ? "the guest restarted and on_reboot ends it" : "the guest shut down");
 	} else {
-		d->end = d->actual == ACTUAL_STARTING && !d->activating ? END_FAILED : END_CRASHED;
+		d->end = d->running_since_ms == 0 && !d->activating ? END_FAILED : END_CRASHED;
 		text = str_printf("QEMU ended %s%s%s", how, tail ? "; its last words: " : " without a word in its log",
 				  tail ? log_tail : "");
 	}
