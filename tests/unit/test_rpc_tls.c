@@ -1,5 +1,5 @@
 /* Connections over TLS: who is let in, who is not and what he is told; silence, strangers, bulk, many clients. */
-#include "rpc_fixture.h"
+#include "tests/unit/rpc_fixture.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>

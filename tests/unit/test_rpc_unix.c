@@ -1,5 +1,5 @@
 /* Connections over unix sockets: the order of callbacks, refusals, back-pressure, limits, the socket file. */
-#include "rpc_fixture.h"
+#include "tests/unit/rpc_fixture.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
