@@ -216,18 +216,24 @@ static void on_tick(uv_timer_t *timer)
 	}
 }
 
+static bool names_other_hosts(const char *corosync_path)
+{
+	struct corosync_seen seen = {0};
+	bool others = corosync_config_read(corosync_path, &seen, NULL) == 0 && seen.n_nodes > 1;
+
+	corosync_seen_free(&seen);
+	return others;
+}
+
 /* A corrupt log is set aside only where others can give it back; alone it is all there is. */
 static int open_corrupt(const struct cluster_node_options *options, struct store_db **ret, struct err *err)
 {
-	struct corosync_seen seen = {0};
-	bool others = corosync_config_read(options->corosync_path, &seen, NULL) == 0 && seen.n_nodes > 1;
 	_cleanup_free_ char *aside = NULL;
 	char found[ERR_TEXT_MAX];
 	int rc;
 
-	corosync_seen_free(&seen);
 	snprintf(found, sizeof(found), "%s", err->text);
-	if (!others)
+	if (!names_other_hosts(options->corosync_path))
 		return err_set(err, EBADMSG, "%s; no other host has a copy: restore this file from a backup, or move it away to begin anew "
 			       "(the cluster's state is lost then)", found);
 	rc = store_db_set_aside(options->db_path, time(NULL), &aside, err);
@@ -235,6 +241,23 @@ static int open_corrupt(const struct cluster_node_options *options, struct store
 		return rc;
 	log_error("%s; it was moved to %s, the other hosts give the log back", found, aside);
 	return store_db_open(options->db_path, ret, err);
+}
+
+static bool log_is_empty(const struct cluster_node *node)
+{
+	return !node->disk.n_entries && !node->disk.snapshot_index && !node->disk.promised_epoch;
+}
+
+/* An empty log beside other hosts: perhaps a new host's, perhaps what is left of one that has voted. It keeps silent
+ * until it has taken over the others' log; a new host loses nothing by that. */
+static int note_forgetful(struct cluster_node *node, struct err *err)
+{
+	int rc = store_db_is_forgetful(node->db, &node->forgetful, err);
+
+	if (rc < 0 || node->forgetful || !log_is_empty(node) || !names_other_hosts(node->corosync_path))
+		return rc;
+	node->forgetful = true;
+	return store_db_set_forgetful(node->db, err);
 }
 
 static int open_log(struct cluster_node *node, const struct cluster_node_options *options, struct err *err)
@@ -254,16 +277,13 @@ static int open_log(struct cluster_node *node, const struct cluster_node_options
 		if (rc == 0)
 			rc = store_db_load(node->db, &node->disk, &snapshot, err);
 	}
+	if (rc == 0)
+		rc = note_forgetful(node, err);
 	if (rc == 0 && snapshot.len)
 		rc = model_install(&node->model, snapshot.data, snapshot.len, err);
 	node->snapshot_index = node->disk.snapshot_index;
 	buf_free(&snapshot);
 	return rc;
-}
-
-static bool log_is_empty(const struct cluster_node *node)
-{
-	return !node->disk.n_entries && !node->disk.snapshot_index && !node->disk.promised_epoch;
 }
 
 /* The node id without corosync: the log's own, else corosync.conf's. 0: wait for corosync. */

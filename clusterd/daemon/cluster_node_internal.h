@@ -44,6 +44,7 @@ struct cluster_node {
 	struct soft_state soft;
 	struct node_heard heard[LIMIT_HOSTS];
 	size_t n_heard;
+	bool forgetful;                    /* see store_db_is_forgetful() */
 	uint64_t snapshot_index;           /* of the newest snapshot that is or is being stored */
 	bool snapshot_running;
 	char *stopped;                     /* why this node takes no part any more */

@@ -54,6 +54,20 @@ static struct cpg_name group_name(void)
 	return name;
 }
 
+static const char *words(cs_error_t rc)
+{
+	switch (rc) {
+	case CS_ERR_LIBRARY:
+		return "it does not run on this host";
+	case CS_ERR_TRY_AGAIN:
+		return "it is not ready yet";
+	case CS_ERR_ACCESS:
+		return "it does not let this user in";
+	default:
+		return cs_strerror(rc);
+	}
+}
+
 /* ---- corosync's callbacks: translate only */
 
 static void deliver_message(cpg_handle_t handle, const struct cpg_name *group, uint32_t nodeid, uint32_t pid, void *msg, size_t len)
@@ -181,7 +195,7 @@ static void work_connected(uv_work_t *work, int status)
 	} else if (link->leaving) {
 		link->state = LINK_LEFT;
 	} else {
-		snprintf(why, sizeof(why), "%s: %s", link->connect_step, cs_strerror(link->connect_rc));
+		snprintf(why, sizeof(why), "%s: %s", link->connect_step, words(link->connect_rc));
 		say_disconnected(link, why);
 		retry_later(link);
 	}
@@ -256,7 +270,7 @@ static bool dispatch(struct cpg_link *link)
 		if (rc == CS_ERR_TRY_AGAIN)
 			return true;
 		if (rc != CS_OK) {
-			link_drop(link, rc == CS_ERR_LIBRARY ? "corosync is gone" : cs_strerror(rc));
+			link_drop(link, rc == CS_ERR_LIBRARY ? "corosync is gone" : words(rc));
 			return false;
 		}
 		if (link->drop_why) {
@@ -329,7 +343,7 @@ static void on_flush(uv_timer_t *timer)
 		if (rc == CS_ERR_TRY_AGAIN)
 			return;
 		if (rc != CS_OK) {
-			link_drop(link, cs_strerror(rc));
+			link_drop(link, words(rc));
 			return;
 		}
 		link->head = m->next;
@@ -381,7 +395,7 @@ int cpg_link_send(struct cpg_link *link, const uint8_t *message, size_t len)
 	if (rc == CS_OK)
 		return 0;
 	if (rc != CS_ERR_TRY_AGAIN) {
-		drop_soon(link, rc == CS_ERR_LIBRARY ? "corosync is gone" : cs_strerror(rc));
+		drop_soon(link, rc == CS_ERR_LIBRARY ? "corosync is gone" : words(rc));
 		return -ENOTCONN;
 	}
 	if (link->queued_bytes + len > LIMIT_CPG_QUEUE_BYTES) {

@@ -14,6 +14,7 @@
 #include "proto/pb.h"
 
 #define TLS_RETRY_MS 2000
+#define RELOAD_TAKES_MS 15000   /* until corosync has read new hosts, and we have asked it again */
 
 struct daemon_parts {
 	uv_loop_t *loop;
@@ -25,6 +26,8 @@ struct daemon_parts {
 	struct api *api;
 	uv_timer_t tls_retry;
 	bool said_tls;
+	size_t n_hosts;
+	uint64_t hosts_changed_ms;
 	unsigned open_parts;
 	void (*on_stopped)(void *data);
 	void *stopped_data;
@@ -85,7 +88,8 @@ static Gantry__CtlStatus *ops_status(void *data)
 
 	cluster_node_log_status(parts->node, &st);
 	cluster_node_state_text(parts->node, &text);
-	if (corosync.known && s->n_hosts && corosync.expected_votes != s->n_hosts)
+	if (corosync.known && s->n_hosts && corosync.expected_votes != s->n_hosts &&
+	    uv_now(parts->loop) - parts->hosts_changed_ms > RELOAD_TAKES_MS)
 		buf_printf(&text, " (corosync expects %u votes, the cluster has %zu hosts: it has not read its new configuration)",
 			   corosync.expected_votes, s->n_hosts);
 	pb_set_string(&status->cluster_name, s->cluster_name);
@@ -140,7 +144,14 @@ static void on_tls_retry(uv_timer_t *timer)
 
 static void on_model(void *data)
 {
-	api_model_changed(((struct daemon_parts *)data)->api);
+	struct daemon_parts *parts = data;
+	size_t n_hosts = cluster_node_model(parts->node)->state->n_hosts;
+
+	if (n_hosts != parts->n_hosts) {
+		parts->n_hosts = n_hosts;
+		parts->hosts_changed_ms = uv_now(parts->loop);
+	}
+	api_model_changed(parts->api);
 }
 
 static void on_soft(void *data, uint32_t node_id)

@@ -20,6 +20,12 @@ static void send_proposal(struct cluster_node *node, struct proposal *p)
 {
 	struct clog_event event = {.type = CLOG_EVENT_PROPOSE};
 
+	/* A user makes the cluster here: there is nothing that this host could have forgotten. */
+	if (p->first && node->forgetful) {
+		node->forgetful = false;
+		store_remember(node->store);
+	}
+
 	p->sent = true;
 	event.u.propose.command = p->packed.data;
 	event.u.propose.len = p->packed.len;

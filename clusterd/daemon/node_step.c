@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -167,10 +168,24 @@ static void act_soft(struct cluster_node *node, const struct clog_action *a)
 			node->listeners[i].on_soft(node->listeners[i].data, a->u.soft.sender);
 }
 
+/* A statement for the sync. One that has lost its log keeps silent: the others agree without it, or not at all,
+ * as its empty log must not outvote a host that has what both of them once acknowledged. */
+static bool is_statement(const struct clog_action *a)
+{
+	Gantry__ClogMessage *m = gantry__clog_message__unpack(NULL, a->u.multicast.len, a->u.multicast.data);
+	bool is = m && m->body_case == GANTRY__CLOG_MESSAGE__BODY_SYNC;
+
+	if (m)
+		gantry__clog_message__free_unpacked(m, NULL);
+	return is;
+}
+
 static void act(struct cluster_node *node, const struct clog_action *a)
 {
 	switch (a->type) {
 	case CLOG_ACTION_MULTICAST:
+		if (node->forgetful && is_statement(a))
+			break;
 		/* A link that is down says so by a view without members; nothing else is to be done about it here. */
 		if (cpg_link_send(node->link, a->u.multicast.data, a->u.multicast.len) == -EMSGSIZE)
 			log_error("a message of %zu bytes (%s) is too large for corosync and was not sent", a->u.multicast.len, a->reason);
@@ -233,6 +248,29 @@ static void say_phase(struct cluster_node *node)
 	buf_free(&text);
 }
 
+/* What follows from a model that is of now. */
+static void follow_model(struct cluster_node *node)
+{
+	const Gantry__ClusterModel *s = node->model.state;
+
+	if (!cluster_node_is_current(node))
+		return;
+	if (node->forgetful) {
+		node->forgetful = false;
+		store_remember(node->store);
+		log_notice("the log was taken over from the other hosts");
+	}
+	if (s->n_hosts && !model_host(&node->model, node->host)) {
+		char why[300];
+
+		snprintf(why, sizeof(why), "host %s is not in cluster %s (any more); to let it in again, use 'clusterctl cluster join'",
+			 node->host, s->cluster_name);
+		node__stop(node, why);
+		return;
+	}
+	corosync_config_follow(node->corosync, &node->model);
+}
+
 static void notify(struct cluster_node *node)
 {
 	bool model = node->model_changed, membership = node->membership_changed;
@@ -242,8 +280,8 @@ static void notify(struct cluster_node *node)
 	if (membership || node->review_wanted)
 		node__proposals_review(node);
 	node->model_changed = node->membership_changed = node->review_wanted = false;
-	if (model && cluster_node_is_current(node))
-		corosync_config_follow(node->corosync, &node->model);
+	if (model || membership)
+		follow_model(node);
 	for (size_t i = 0; i < node->n_listeners; i++) {
 		const struct cluster_node_listener *l = &node->listeners[i];
 

@@ -66,7 +66,7 @@ static void work_done(uv_work_t *work, int status)
 		next = list->next;
 		if (!quiet && list->own_snapshot)
 			store->callbacks.on_snapshot(store->data, list->snapshot_index, store->rc, &store->err);
-		else if (!quiet)
+		else if (!quiet && !list->remember)
 			store->callbacks.on_batch(store->data, list->serial, store->rc, &store->err);
 		store_op_free(list);
 	}
@@ -122,6 +122,11 @@ void store_snapshot(struct store *store, uint64_t index, uint64_t epoch, const v
 		    size_t n_voters)
 {
 	push(store, store_op_from_snapshot(index, epoch, data, len, voters, n_voters));
+}
+
+void store_remember(struct store *store)
+{
+	push(store, store_op_remember());
 }
 
 void store_close(struct store *store)

@@ -27,5 +27,7 @@ struct store *store_new(uv_loop_t *loop, struct store_db *db, const struct store
 void store_write(struct store *store, const struct clog_disk_batch *batch);
 void store_snapshot(struct store *store, uint64_t index, uint64_t epoch, const void *data, size_t len, const uint32_t *voters,
 		    size_t n_voters);
+/* The log is whole again (store_op_remember()); not answered. */
+void store_remember(struct store *store);
 /* Finishes what is queued, closes the file, frees; on_closed is called once, later. No other callback comes. */
 void store_close(struct store *store);

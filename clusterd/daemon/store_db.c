@@ -367,6 +367,24 @@ int store_db_set_node_id(struct store_db *db, uint32_t node_id, struct err *err)
 	return rc == SQLITE_OK ? 0 : fail(db, rc, "writing the node id", err);
 }
 
+int store_db_is_forgetful(struct store_db *db, bool *ret, struct err *err)
+{
+	uint64_t value;
+	int rc = meta_get(db, "forgetful", &value);
+
+	if (rc != SQLITE_OK)
+		return fail(db, rc, "reading", err);
+	*ret = value != 0;
+	return 0;
+}
+
+int store_db_set_forgetful(struct store_db *db, struct err *err)
+{
+	int rc = meta_set(db, "forgetful", 1);
+
+	return rc == SQLITE_OK ? 0 : fail(db, rc, "writing", err);
+}
+
 static int insert_entry(struct store_db *db, const struct store_entry *e)
 {
 	int rc;
@@ -433,6 +451,8 @@ static int write_op(struct store_db *db, const struct store_op *op)
 
 	if (op->own_snapshot)
 		return write_own_snapshot(db, op);
+	if (op->remember)
+		return meta_set(db, "forgetful", 0);
 	if (op->replace_all)
 		rc = run_numbers(db, SQL_DELETE_ALL, 0, 0, 0);
 	if (rc == SQLITE_OK && op->truncate_from)

@@ -2,7 +2,7 @@
  * Blocking: only store.c (in the thread pool) and tests call it. One transaction per store_db_write(): after
  * it returns 0 everything in it survives a power loss, after a failure nothing of it is there.
  *
- *   meta      format, node_id, promised_epoch, commit_index
+ *   meta      format, node_id, forgetful, promised_epoch, commit_index
  *   entries   idx, epoch, crc, command: contiguous
  *   snapshot  one row: idx, epoch, crc, data, voters
  *
@@ -32,6 +32,7 @@ struct store_entry {
 struct store_op {
 	struct store_op *next;
 	bool own_snapshot;
+	bool remember;           /* the log is whole again: see store_db_is_forgetful() */
 	uint64_t serial;
 	uint64_t promised_epoch, commit_index;
 	uint64_t truncate_from;
@@ -49,6 +50,7 @@ struct store_op {
 struct store_op *store_op_from_batch(const struct clog_disk_batch *batch);
 struct store_op *store_op_from_snapshot(uint64_t index, uint64_t epoch, const void *data, size_t len, const uint32_t *voters,
 					size_t n_voters);
+struct store_op *store_op_remember(void);
 struct store_op *store_op_free(struct store_op *op);
 
 /* Opens or makes it and checks it whole. */
@@ -58,6 +60,10 @@ int store_db_load(struct store_db *db, struct clog_disk_state *ret, struct buf *
 /* The node id that this log was written under; 0: none yet. It is written once. */
 int store_db_node_id(struct store_db *db, uint32_t *ret, struct err *err);
 int store_db_set_node_id(struct store_db *db, uint32_t node_id, struct err *err);
+/* This log was begun anew after a corrupt one was set aside: what this host once acknowledged may be missing in it, so it
+ * must not count when a quorum agrees on the newest log, until it has taken one over wholly (store_op_remember()). */
+int store_db_is_forgetful(struct store_db *db, bool *ret, struct err *err);
+int store_db_set_forgetful(struct store_db *db, struct err *err);
 /* All ops of the list in order, in one transaction. */
 int store_db_write(struct store_db *db, const struct store_op *list, struct err *err);
 void store_db_close(struct store_db *db);

@@ -55,6 +55,15 @@ struct store_op *store_op_from_snapshot(uint64_t index, uint64_t epoch, const vo
 	return op;
 }
 
+struct store_op *store_op_remember(void)
+{
+	struct store_op *op = mem_alloc(sizeof(*op));
+
+	op->remember = true;
+	op->bytes = 512;
+	return op;
+}
+
 struct store_op *store_op_free(struct store_op *op)
 {
 	if (!op)

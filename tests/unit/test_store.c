@@ -144,7 +144,7 @@ static void check_contents(const struct clog_disk_state *s)
 struct crash_file { sqlite3_file base; sqlite3_file *real; };
 static sqlite3_vfs crash_vfs, *real_vfs;
 static sqlite3_io_methods crash_methods;
-static long crash_countdown;
+static long crash_countdown, n_syncs;
 
 static bool power_fails(void)
 {
@@ -163,6 +163,7 @@ static int crash_write(sqlite3_file *f, const void *data, int n, sqlite3_int64 a
 }
 static int crash_sync(sqlite3_file *f, int flags)
 {
+	n_syncs++;
 	if (power_fails())
 		_exit(42);
 	return REAL(f)->pMethods->xSync(REAL(f), flags);
@@ -299,6 +300,32 @@ static void test_killed_at_any_moment(void **state)
 		check_after_crash(done);
 		remove_db();
 	}
+}
+
+/* Killing a process does not empty the page cache: that each step reaches the disk is seen by its sync. */
+static void test_every_step_is_synced(void **state)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		struct store_db *db;
+		struct err err = {0};
+
+		install_crashes(-1);
+		db = open_db();
+		for (size_t i = 0; i < STEPS; i++) {
+			struct store_op *op = script(i);
+			long before = n_syncs;
+
+			if (store_db_write(db, op, &err) < 0 || n_syncs == before)
+				_exit(1);
+			store_op_free(op);
+		}
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
 }
 
 /* ---- corrupt files */
@@ -575,7 +602,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
-		T(test_crash_at_every_write), T(test_killed_at_any_moment), T(test_flipped_bit_is_found),
+		T(test_crash_at_every_write), T(test_killed_at_any_moment), T(test_every_step_is_synced), T(test_flipped_bit_is_found),
 		T(test_garbage_is_found_and_set_aside), T(test_missing_entries_are_found), T(test_second_process_is_refused),
 		T(test_newer_format_is_refused), T(test_node_id_is_kept), T(test_queue_in_order_and_merged), T(test_full_disk),
 	};
