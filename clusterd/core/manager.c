@@ -11,6 +11,8 @@
 #include "clusterd/core/model_internal.h"
 
 #define PROPOSAL_PATIENCE_MS 10000    /* an unanswered proposal is made again */
+#define PENDING_KEPT_MS 600000
+#define STATE_NONE UINT64_MAX
 #define REFUSED_PAUSE_MS 500
 #define FENCE_RETRY_MS 5000           /* doubled with each failure */
 #define FENCE_RETRY_MAX_MS 60000
@@ -101,23 +103,42 @@ static struct manager_action *action_new(struct manager *mgr, enum manager_actio
 	return a;
 }
 
+/* Decisions whose time is over long since say nothing any more; those of things that are gone would pile up. */
+static void pending_prune(struct manager *mgr)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < mgr->n_pending; i++)
+		if (mgr->pending[i].again_ms > mgr->now_ms || mgr->now_ms - mgr->pending[i].again_ms < PENDING_KEPT_MS)
+			mgr->pending[n++] = mgr->pending[i];
+	mgr->n_pending = n;
+}
+
+/* Made if it is new; STATE_NONE is none that a thing is ever in. */
+static struct pending *pending_of(struct manager *mgr, const char *kind, const char *name)
+{
+	char key[sizeof(mgr->pending->key)];
+	struct pending *p;
+
+	snprintf(key, sizeof(key), "%s %s", kind, name);
+	for (size_t i = 0; i < mgr->n_pending; i++)
+		if (model__is(mgr->pending[i].key, key))
+			return &mgr->pending[i];
+	mgr->pending = mem_realloc(mgr->pending, (mgr->n_pending + 1) * sizeof(*mgr->pending));
+	p = &mgr->pending[mgr->n_pending++];
+	*p = (struct pending){.state = STATE_NONE};
+	memcpy(p->key, key, sizeof(key));
+	return p;
+}
+
 /* True if this has not been proposed for this state of the thing, or long ago. */
 static bool may_propose(struct manager *mgr, const char *kind, const char *name, uint64_t state)
 {
-	char key[sizeof(mgr->pending->key)];
-	struct pending *p = NULL;
+	struct pending *p = pending_of(mgr, kind, name);
 
-	snprintf(key, sizeof(key), "%s %s", kind, name);
-	for (size_t i = 0; i < mgr->n_pending && !p; i++)
-		if (model__is(mgr->pending[i].key, key))
-			p = &mgr->pending[i];
-	if (p && p->state == state && mgr->now_ms < p->again_ms)
+	/* What is over the limit of a step is decided again in the next one. */
+	if (mgr->n_actions >= LIMIT_MANAGER_ACTIONS || (p->state == state && mgr->now_ms < p->again_ms))
 		return false;
-	if (!p) {
-		mgr->pending = mem_realloc(mgr->pending, (mgr->n_pending + 1) * sizeof(*mgr->pending));
-		p = &mgr->pending[mgr->n_pending++];
-		memcpy(p->key, key, sizeof(key));
-	}
 	p->state = state;
 	p->again_ms = mgr->now_ms + PROPOSAL_PATIENCE_MS;
 	return true;
@@ -160,9 +181,7 @@ static bool note_due(struct manager *mgr, const Gantry__Host *h, uint64_t state)
 {
 	if (!may_propose(mgr, "note", h->name, state))
 		return false;
-	for (size_t i = 0; i < mgr->n_pending; i++)
-		if (!strncmp(mgr->pending[i].key, "note ", 5) && model__is(mgr->pending[i].key + 5, h->name))
-			mgr->pending[i].again_ms = UINT64_MAX;
+	pending_of(mgr, "note", h->name)->again_ms = UINT64_MAX;
 	return true;
 }
 
@@ -231,6 +250,17 @@ static bool storm(const struct manager *mgr, const struct model *m)
 	return lost * 2 > others && others > 1;
 }
 
+static bool hold_storm(struct manager *mgr, const struct model *m, const Gantry__Host *h)
+{
+	if (!storm(mgr, m))
+		return false;
+	if (note_due(mgr, h, h->incarnation | 1ull << 63))
+		propose_note(mgr, h, "fence-held",
+			     "not fenced: more than half of the other hosts seem lost at once, so it is rather this side that is cut off. "
+			     "Confirm hosts that are off with 'clusterctl fence confirm'");
+	return true;
+}
+
 static void decide_lost(struct manager *mgr, const struct model *m, const Gantry__Host *h, bool member)
 {
 	if (member)
@@ -242,17 +272,12 @@ static void decide_lost(struct manager *mgr, const struct model *m, const Gantry
 				     "'clusterctl fence set', or confirm that it is off with 'clusterctl fence confirm'");
 		return;
 	}
-	if (storm(mgr, m)) {
-		if (note_due(mgr, h, h->incarnation | 1ull << 63))
-			propose_note(mgr, h, "fence-held",
-				     "not fenced: more than half of the other hosts seem lost at once, so it is rather this side that is cut off. "
-				     "Confirm hosts that are off with 'clusterctl fence confirm'");
+	if (hold_storm(mgr, m, h))
 		return;
-	}
 	propose_host(mgr, h, HOST(FENCING), "it left the membership; a proof of death is sought", "");
 }
 
-static void decide_fencing(struct manager *mgr, const Gantry__Host *h, bool back)
+static void decide_fencing(struct manager *mgr, const struct model *m, const Gantry__Host *h, bool member, bool back)
 {
 	struct fence_state *f = fence_of(mgr, h);
 	struct manager_action *a;
@@ -267,7 +292,8 @@ static void decide_fencing(struct manager *mgr, const Gantry__Host *h, bool back
 		propose_host(mgr, h, HOST(ONLINE), "it came back before it was fenced", "");
 		return;
 	}
-	if (mgr->now_ms < f->again_ms)
+	/* A member is alive, even if it is not in step yet; and a new leader asks itself the question of the storm again. */
+	if (member || mgr->now_ms < f->again_ms || hold_storm(mgr, m, h) || mgr->n_actions >= LIMIT_MANAGER_ACTIONS)
 		return;
 	f->running = true;
 	a = action_new(mgr, MANAGER_ACTION_FENCE, "a lost host must be proven dead before its domains move");
@@ -291,7 +317,7 @@ static void decide_host(struct manager *mgr, const struct model *m, const Gantry
 			decide_lost(mgr, m, h, member);
 		break;
 	case HOST(FENCING):
-		decide_fencing(mgr, h, synced);
+		decide_fencing(mgr, m, h, member, synced);
 		break;
 	case HOST(JOINING):
 	case HOST(DEAD):
@@ -422,19 +448,22 @@ static void propose_place(struct manager *mgr, const Gantry__Domain *d, const Ga
 	pb_set_string(&c->domain_place->proof, d->previous_proof);
 }
 
+static void retry_later(struct manager *mgr, const Gantry__Domain *d)
+{
+	struct pending *p = pending_of(mgr, "retry", d->spec->uuid);
+
+	p->state = d->generation;
+	p->again_ms = mgr->now_ms + START_RETRY_MS;
+}
+
 /* A start that failed everywhere is tried again, but not at once. */
 static bool retry_due(struct manager *mgr, const Gantry__Domain *d)
 {
-	char key[sizeof(mgr->pending->key)];
+	struct pending *p = pending_of(mgr, "retry", d->spec->uuid);
 
-	snprintf(key, sizeof(key), "retry %s", d->spec->uuid);
-	for (size_t i = 0; i < mgr->n_pending; i++)
-		if (model__is(mgr->pending[i].key, key) && mgr->pending[i].state == d->generation)
-			return mgr->now_ms >= mgr->pending[i].again_ms;
-	if (may_propose(mgr, "retry", d->spec->uuid, d->generation))
-		for (size_t i = 0; i < mgr->n_pending; i++)
-			if (model__is(mgr->pending[i].key, key))
-				mgr->pending[i].again_ms = mgr->now_ms + START_RETRY_MS;
+	if (p->state == d->generation)
+		return mgr->now_ms >= p->again_ms;
+	retry_later(mgr, d);
 	return false;
 }
 
@@ -445,14 +474,42 @@ static void decide_domain(struct manager *mgr, const struct model *m, const Gant
 	const Gantry__Host *h;
 	struct buf reason = {0};
 
-	if (!model__domain_wants_place(d) || (d->state == DOM(FAILED) && !retry_due(mgr, d)))
+	if (d->state == DOM(FAILED) && !retry_due(mgr, d))
 		return;
 	h = placement__choose(m, d->spec, wanted, d->state != DOM(FAILED) && d->start_failures ? d->failed_on : NULL, mgr->extra, mgr->n_extra, &reason);
 	if (h)
 		propose_place(mgr, d, h, buf_str(&reason));
+	else if (d->state == DOM(FAILED))
+		retry_later(mgr, d);
 	else
 		propose_wait(mgr, d, buf_str(&reason));
 	buf_free(&reason);
+}
+
+static int by_name(const void *x, const void *y)
+{
+	const Gantry__Domain *const *a = x, *const *b = y;
+
+	return strcmp((*a)->spec->name, (*b)->spec->name);
+}
+
+/* Where there is not room for all, those that come first by name get it. */
+static void decide_domains(struct manager *mgr, const struct model *m)
+{
+	const Gantry__Domain **wanting = NULL;
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->state->n_domains; i++) {
+		if (!model__domain_wants_place(m->state->domains[i]))
+			continue;
+		wanting = mem_realloc(wanting, (n + 1) * sizeof(*wanting));
+		wanting[n++] = m->state->domains[i];
+	}
+	if (n)
+		qsort(wanting, n, sizeof(*wanting), by_name);
+	for (size_t i = 0; i < n; i++)
+		decide_domain(mgr, m, wanting[i]);
+	free(wanting);
 }
 
 /* ---- the step -------------------------------------------------------------- */
@@ -472,6 +529,7 @@ void manager_step(struct manager *mgr, const struct model *m, const struct manag
 {
 	step_clear(mgr);
 	mgr->now_ms = event->now_ms;
+	pending_prune(mgr);
 	mgr->epoch = event->epoch;
 	if (event->type == MANAGER_EVENT_MEMBERS)
 		take_members(mgr, event);
@@ -489,8 +547,7 @@ void manager_step(struct manager *mgr, const struct model *m, const struct manag
 			decide_host(mgr, m, m->state->hosts[i]);
 		for (size_t i = 0; i < m->state->n_jobs; i++)
 			decide_job(mgr, m, m->state->jobs[i]);
-		for (size_t i = 0; i < m->state->n_domains; i++)
-			decide_domain(mgr, m, m->state->domains[i]);
+		decide_domains(mgr, m);
 	}
 	*ret = mgr->actions;
 	*ret_n = mgr->n_actions;

@@ -44,3 +44,6 @@ Gantry__AgentGoals *model_goals(const struct model *m, const char *host, uint64_
 void model_commands_for_report(const struct model *m, const char *host, const Gantry__AgentReport *report, Gantry__Command ***ret, size_t *ret_n);
 /* Memory that the model has promised on a host (domains owned and incoming migrations), bytes; vCPUs likewise. */
 void model_host_use(const struct model *m, const char *host, uint64_t *ret_memory, uint32_t *ret_vcpus);
+/* What applying the command now would answer, without applying it: 0, or the refusal's errno and status. For commands whose mere
+ * place in the log has an effect (HOST_ADD, HOST_REMOVE change the voters even when the model refuses them): ask first. */
+int model_check(const struct model *m, const Gantry__Command *command, struct err *err);

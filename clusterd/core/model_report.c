@@ -1,198 +1,261 @@
-/* What an agent's report asks to be proposed: only what the model does not say yet. */
-#include <stdio.h>
+#include <stdlib.h>
 
 #include "clusterd/core/model_internal.h"
 
-struct wish {
-	Gantry__Command **list;
+/* The commands that one report asks for. */
+struct findings {
+	const struct model *m;
+	const char *host;
+	const Gantry__AgentReport *report;
+	Gantry__Command **commands;
 	size_t n;
 };
 
-static Gantry__Command *wish_new(struct wish *w)
+static Gantry__Command *add(struct findings *f, Gantry__Command__BodyCase body)
 {
 	Gantry__Command *c = PB_NEW(Gantry__Command, gantry__command__init);
 
 	c->version = MODEL_COMMAND_VERSION;
-	w->list = mem_realloc(w->list, (w->n + 1) * sizeof(*w->list));
-	return w->list[w->n++] = c;
+	c->body_case = body;
+	pb_array_insert(&f->commands, &f->n, f->n, c);
+	return c;
 }
 
-/* ---- the host itself -------------------------------------------------------- */
+/* ---- the host ------------------------------------------------------------------ */
 
-static void wish_host(struct wish *w, const Gantry__Host *known, const Gantry__Host *said)
+static void report_host(struct findings *f)
 {
+	const Gantry__Host *said = f->report->host, *h = model_host(f->m, f->host);
 	Gantry__Command *c;
-	Gantry__Host *h;
 
-	if (known->agent_connected && known->memory_bytes == said->memory_bytes && known->cpus == said->cpus &&
-	    model__is(known->qemu_version, said->qemu_version) && model__is(known->accel, said->accel) &&
-	    model__is(known->agent_version, said->agent_version) && model__is(known->default_bridge, said->default_bridge))
+	if (!said || !h || !said->memory_bytes)
 		return;
-	c = wish_new(w);
-	c->body_case = GANTRY__COMMAND__BODY_HOST_INFO;
+	if (h->agent_connected && h->memory_bytes == said->memory_bytes && h->cpus == said->cpus && model__is(h->qemu_version, said->qemu_version) &&
+	    model__is(h->accel, said->accel) && model__is(h->agent_version, said->agent_version) &&
+	    model__is(h->default_bridge, said->default_bridge))
+		return;
+	c = add(f, GANTRY__COMMAND__BODY_HOST_INFO);
 	c->host_info = PB_NEW(Gantry__CmdHostInfo, gantry__cmd_host_info__init);
-	h = c->host_info->host = PB_NEW(Gantry__Host, gantry__host__init);
-	pb_set_string(&h->name, known->name);
-	h->agent_connected = true;
-	h->memory_bytes = said->memory_bytes;
-	h->cpus = said->cpus;
-	pb_set_string(&h->qemu_version, said->qemu_version);
-	pb_set_string(&h->accel, said->accel);
-	pb_set_string(&h->agent_version, said->agent_version);
-	pb_set_string(&h->default_bridge, said->default_bridge);
+	c->host_info->host = pb_clone(said);
+	c->host_info->host->agent_connected = true;
+	pb_set_string(&c->host_info->host->name, f->host);
 }
 
-/* ---- domains ---------------------------------------------------------------- */
+/* ---- migrations ------------------------------------------------------------------ */
 
-/* Is what the owner says news to the model? */
-static bool domain_news(const struct model *m, const Gantry__Domain *d, const Gantry__DomainReport *r)
+static const Gantry__DomainReport *domain_said(const struct findings *f, const char *uuid)
 {
-	const Gantry__Job *migration = model__domain_migration(m, d);
-
-	switch (r->state) {
-	case DOM(RUNNING):
-	case DOM(PAUSED):
-		/* Between COMMIT and the end of the job the guest is on its way from paused to running. */
-		if (migration && migration->committed && r->state == DOM(PAUSED))
-			return false;
-		return d->state != DOM(STOPPING) && d->state != r->state;
-	case DOM(STARTING):
-		if (d->state == DOM(STOPPING) || (migration && migration->committed))
-			return false;
-		return d->state != DOM(STARTING) || (!model__empty(r->reason) && !model__is(r->reason, d->reason));
-	case DOM(STOPPED):
-	case DOM(CRASHED):
-	case DOM(FAILED):
-		return true;
-	default:
-		return false;
-	}
+	for (size_t i = 0; i < f->report->n_domains; i++)
+		if (model__is(f->report->domains[i]->uuid, uuid))
+			return f->report->domains[i];
+	return NULL;
 }
 
-static void wish_domain(const struct model *m, struct wish *w, const char *host, const Gantry__DomainReport *r, bool host_fault)
+static const Gantry__MigrationReport *migration_said(const struct findings *f, uint64_t job_id)
 {
-	const Gantry__Domain *d = model_domain(m, r->uuid);
-	Gantry__Command *c;
-
-	if (!d || !model__is(d->host, host) || d->generation != r->generation || !domain_news(m, d, r))
-		return;
-	c = wish_new(w);
-	c->body_case = GANTRY__COMMAND__BODY_DOMAIN_REPORT;
-	c->domain_report = PB_NEW(Gantry__CmdDomainReport, gantry__cmd_domain_report__init);
-	pb_set_string(&c->domain_report->uuid, r->uuid);
-	pb_set_string(&c->domain_report->host, host);
-	pb_set_string(&c->domain_report->reason, r->reason);
-	c->domain_report->generation = r->generation;
-	c->domain_report->state = r->state;
-	c->domain_report->guest_shutdown = r->guest_shutdown;
-	c->domain_report->guest_reboot = r->guest_reboot;
-	c->domain_report->host_fault = host_fault;
+	for (size_t i = 0; i < f->report->n_migrations; i++)
+		if (f->report->migrations[i]->job_id == job_id)
+			return f->report->migrations[i];
+	return NULL;
 }
 
-/* ---- migrations -------------------------------------------------------------- */
-
-static void wish_commit(struct wish *w, const Gantry__Job *job)
+static void say_commit(struct findings *f, const Gantry__Job *job)
 {
-	Gantry__Command *c = wish_new(w);
+	Gantry__Command *c = add(f, GANTRY__COMMAND__BODY_MIGRATE_COMMIT);
 
-	c->body_case = GANTRY__COMMAND__BODY_MIGRATE_COMMIT;
 	c->migrate_commit = PB_NEW(Gantry__CmdMigrateCommit, gantry__cmd_migrate_commit__init);
 	c->migrate_commit->job_id = job->id;
 	c->migrate_commit->generation = job->generation;
 }
 
-static void wish_abort(struct wish *w, const Gantry__Job *job, const char *host, const char *reason)
+static void say_abort(struct findings *f, const Gantry__Job *job, const char *reason)
 {
-	Gantry__Command *c = wish_new(w);
-	char text[ERR_TEXT_MAX];
+	Gantry__Command *c = add(f, GANTRY__COMMAND__BODY_MIGRATE_ABORT);
+	char *text = str_printf("%s: %s", f->host, *reason ? reason : "it cannot go on");
 
-	snprintf(text, sizeof(text), "%s: %s", host, model__empty(reason) ? "this side cannot go on" : reason);
-	c->body_case = GANTRY__COMMAND__BODY_MIGRATE_ABORT;
 	c->migrate_abort = PB_NEW(Gantry__CmdMigrateAbort, gantry__cmd_migrate_abort__init);
 	c->migrate_abort->job_id = job->id;
-	c->migrate_abort->cancelled = job->cancel_requested;
 	pb_set_string(&c->migrate_abort->reason, text);
+	free(text);
 }
 
-static void wish_done(struct wish *w, const Gantry__Job *job, const Gantry__MigrationFigures *figures)
+static void say_stage(struct findings *f, const Gantry__Job *job, const Gantry__MigrationReport *said)
 {
-	Gantry__Command *c = wish_new(w);
-
-	c->body_case = GANTRY__COMMAND__BODY_JOB_DONE;
-	c->job_done = PB_NEW(Gantry__CmdJobDone, gantry__cmd_job_done__init);
-	c->job_done->job_id = job->id;
-	c->job_done->figures = figures ? pb_clone(figures) : NULL;
-}
-
-static void wish_stage(struct wish *w, const Gantry__Job *job, const char *host, const Gantry__MigrationReport *r)
-{
-	Gantry__Command *c = wish_new(w);
-
-	c->body_case = GANTRY__COMMAND__BODY_JOB_STAGE;
-	c->job_stage = PB_NEW(Gantry__CmdJobStage, gantry__cmd_job_stage__init);
-	c->job_stage->job_id = job->id;
-	c->job_stage->stage = r->stage;
-	c->job_stage->figures = r->figures ? pb_clone(r->figures) : NULL;
-	pb_set_string(&c->job_stage->host, host);
-}
-
-static void wish_migration(const struct model *m, struct wish *w, const char *host, const Gantry__MigrationReport *r)
-{
-	const Gantry__Job *job = model_job(m, r->job_id);
-
-	if (!job || job->kind != KIND(MIGRATE) || job->state != JOB(RUNNING) ||
-	    !model__is(r->incoming ? job->destination : job->source, host))
-		return;
-	if (job->committed) {
-		if (r->incoming && r->running)
-			wish_done(w, job, r->figures);
-		return;
-	}
-	if (r->failed)
-		wish_abort(w, job, host, r->reason);
-	else if (r->incoming && r->ready_to_commit)
-		wish_commit(w, job);
-	else if (r->stage > job->stage && r->stage <= STAGE(COMMITMENT))
-		wish_stage(w, job, host, r);
-}
-
-/* ---- volumes ----------------------------------------------------------------- */
-
-static void wish_volume(const struct model *m, struct wish *w, const char *host, const Gantry__VolumeReport *r)
-{
-	const Gantry__Volume *v = model_volume(m, r->pool, r->name);
 	Gantry__Command *c;
 
-	if (!v || v->job_id != r->job_id || !model__is(v->host, host) || (v->state != VOL(CREATING) && v->state != VOL(DELETING)))
+	/* The same figure again and again would fill the log: stages only go forward, and each is said once. */
+	if (said->stage <= job->stage || said->stage > STAGE(COMMITMENT))
 		return;
-	c = wish_new(w);
-	c->body_case = GANTRY__COMMAND__BODY_VOLUME_REPORT;
-	c->volume_report = PB_NEW(Gantry__CmdVolumeReport, gantry__cmd_volume_report__init);
-	pb_set_string(&c->volume_report->pool, r->pool);
-	pb_set_string(&c->volume_report->name, r->name);
-	pb_set_string(&c->volume_report->host, host);
-	pb_set_string(&c->volume_report->reason, r->reason);
-	c->volume_report->job_id = r->job_id;
-	c->volume_report->ok = r->ok;
-	c->volume_report->size_bytes = r->size_bytes;
+	c = add(f, GANTRY__COMMAND__BODY_JOB_STAGE);
+	c->job_stage = PB_NEW(Gantry__CmdJobStage, gantry__cmd_job_stage__init);
+	c->job_stage->job_id = job->id;
+	c->job_stage->stage = said->stage;
+	pb_set_string(&c->job_stage->host, f->host);
+	if (said->figures)
+		c->job_stage->figures = pb_clone(said->figures);
+}
+
+static void say_done(struct findings *f, const Gantry__Job *job, const Gantry__MigrationReport *said)
+{
+	Gantry__Command *c = add(f, GANTRY__COMMAND__BODY_JOB_DONE);
+
+	c->job_done = PB_NEW(Gantry__CmdJobDone, gantry__cmd_job_done__init);
+	c->job_done->job_id = job->id;
+	if (said && said->figures)
+		c->job_done->figures = pb_clone(said->figures);
+}
+
+static void say_domain(struct findings *f, const Gantry__Domain *d, Gantry__DomainState state, const char *reason, bool host_fault,
+		       const Gantry__DomainReport *said)
+{
+	Gantry__Command *c = add(f, GANTRY__COMMAND__BODY_DOMAIN_REPORT);
+	Gantry__CmdDomainReport *r = PB_NEW(Gantry__CmdDomainReport, gantry__cmd_domain_report__init);
+
+	c->domain_report = r;
+	pb_set_string(&r->uuid, d->spec->uuid);
+	r->generation = d->generation;
+	pb_set_string(&r->host, f->host);
+	r->state = state;
+	pb_set_string(&r->reason, reason);
+	r->host_fault = host_fault;
+	r->guest_shutdown = said && said->guest_shutdown;
+	r->guest_reboot = said && said->guest_reboot;
+}
+
+/* COMMIT is applied and the destination reports. A report from before it saw COMMIT proves nothing. */
+static void report_activation(struct findings *f, const Gantry__Domain *d, const Gantry__Job *job, const Gantry__MigrationReport *said)
+{
+	const Gantry__DomainReport *domain = domain_said(f, d->spec->uuid);
+	bool here = domain && domain->generation == d->generation;
+	bool runs = here && domain->state == DOM(RUNNING);
+	bool paused = here && domain->state == DOM(PAUSED) && d->goal == GOAL(PAUSED);
+
+	if (said && said->incoming && (said->running || (said->settled && (runs || paused)))) {
+		say_done(f, job, said);
+		return;
+	}
+	if (f->report->goals_index < job->committed_index)
+		return;
+	if (!said && (runs || paused))
+		say_done(f, job, NULL);
+	else if (!runs && !paused && (said ? said->failed && !said->ready_to_commit : !here))
+		say_domain(f, d, DOM(CRASHED), said && *said->reason ? said->reason : "its image was lost after the commit", false, NULL);
+}
+
+static void report_migration(struct findings *f, const Gantry__Domain *d, const Gantry__Job *job)
+{
+	const Gantry__MigrationReport *said = migration_said(f, job->id);
+	bool destination = model__is(job->destination, f->host);
+
+	if (job->committed) {
+		if (destination)
+			report_activation(f, d, job, said);
+		return;
+	}
+	if (!said || (!destination && !model__is(job->source, f->host)))
+		return;
+	/* Nothing is put before COMMIT in the log: the guest stands still. */
+	if (said->failed)
+		say_abort(f, job, said->reason);
+	else if (destination && said->incoming && said->ready_to_commit)
+		say_commit(f, job);
+	else
+		say_stage(f, job, said);
+}
+
+/* ---- domains ------------------------------------------------------------------------ */
+
+/* The owner has seen its goals and knows nothing of a domain that ran there: the host was restarted under it. */
+static void report_absent(struct findings *f, const Gantry__Domain *d)
+{
+	char *reason;
+
+	if (!f->report->goals_index || d->state == DOM(STARTING))
+		return;
+	reason = str_printf("%s was restarted and the domain is gone", f->host);
+	say_domain(f, d, d->state == DOM(STOPPING) ? DOM(STOPPED) : DOM(CRASHED), reason, true, NULL);
+	free(reason);
+}
+
+static void report_alive(struct findings *f, const Gantry__Domain *d, const Gantry__DomainReport *said, bool migrating)
+{
+	/* While it is being moved or stopped, the domain pauses and runs as the operation needs. */
+	if (d->state == DOM(STOPPING) || (migrating && d->state != DOM(STARTING)))
+		return;
+	if (said->state == DOM(STARTING) && d->state == DOM(STARTING) && (model__empty(said->reason) || model__is(said->reason, d->reason)))
+		return;
+	if (said->state == d->state && said->state != DOM(STARTING))
+		return;
+	say_domain(f, d, said->state, said->reason, false, NULL);
+}
+
+static void report_domain(struct findings *f, const Gantry__Domain *d, bool migrating)
+{
+	const Gantry__DomainReport *said = domain_said(f, d->spec->uuid);
+
+	if (!said) {
+		const Gantry__Job *job = model__domain_migration(f->m, d);
+
+		if (!job || !job->committed)
+			report_absent(f, d);
+		return;
+	}
+	if (said->generation != d->generation)
+		return;
+	switch (said->state) {
+	case DOM(STARTING):
+	case DOM(RUNNING):
+	case DOM(PAUSED):
+		report_alive(f, d, said, migrating);
+		break;
+	case DOM(STOPPED):
+	case DOM(CRASHED):
+	case DOM(FAILED):
+		say_domain(f, d, said->state, said->reason, f->report->self_fenced && d->ha, said);
+		break;
+	default:
+		break;
+	}
+}
+
+/* ---- volumes ------------------------------------------------------------------------- */
+
+static void report_volume(struct findings *f, const Gantry__VolumeReport *said)
+{
+	const Gantry__Volume *v = model_volume(f->m, said->pool, said->name);
+	Gantry__CmdVolumeReport *r;
+
+	if (!v || v->job_id != said->job_id || !model__is(v->host, f->host) || (v->state != VOL(CREATING) && v->state != VOL(DELETING)))
+		return;
+	r = PB_NEW(Gantry__CmdVolumeReport, gantry__cmd_volume_report__init);
+	add(f, GANTRY__COMMAND__BODY_VOLUME_REPORT)->volume_report = r;
+	pb_set_string(&r->pool, said->pool);
+	pb_set_string(&r->name, said->name);
+	pb_set_string(&r->host, f->host);
+	r->job_id = said->job_id;
+	r->ok = said->ok;
+	pb_set_string(&r->reason, said->reason);
+	r->size_bytes = said->size_bytes;
 }
 
 void model_commands_for_report(const struct model *m, const char *host, const Gantry__AgentReport *report, Gantry__Command ***ret, size_t *ret_n)
 {
-	const Gantry__Host *known = model_host(m, host);
-	struct wish w = {0};
+	struct findings f = {.m = m, .host = host, .report = report};
 
-	if (known) {
-		if (report->host)
-			wish_host(&w, known, report->host);
-		/* Migrations first: a COMMIT must not wait behind anything. */
-		for (size_t i = 0; i < report->n_migrations; i++)
-			wish_migration(m, &w, host, report->migrations[i]);
-		for (size_t i = 0; i < report->n_domains; i++)
-			wish_domain(m, &w, host, report->domains[i], report->self_fenced);
-		for (size_t i = 0; i < report->n_volumes; i++)
-			wish_volume(m, &w, host, report->volumes[i]);
+	for (size_t i = 0; i < m->state->n_domains; i++) {
+		const Gantry__Domain *d = m->state->domains[i];
+		const Gantry__Job *job = model__domain_migration(m, d);
+		size_t before = f.n;
+
+		if (job)
+			report_migration(&f, d, job);
+		/* One word about a domain at a time: the next report says what is left to say. */
+		if (model__is(d->host, host) && f.n == before)
+			report_domain(&f, d, job != NULL);
 	}
-	*ret = w.list;
-	*ret_n = w.n;
+	for (size_t i = 0; i < report->n_volumes; i++)
+		report_volume(&f, report->volumes[i]);
+	report_host(&f);
+	*ret = f.commands;
+	*ret_n = f.n;
 }
