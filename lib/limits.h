@@ -47,7 +47,7 @@
 #define LIMIT_FENCE_DEVICES 16                /* of one host */
 #define LIMIT_RESTARTS_IN_A_ROW 3             /* of a crashing domain; then it is FAILED */
 #define LIMIT_RESTART_STEADY_MS 600000        /* a run this long ends the row */
-#define LIMIT_VCPUS_PER_CPU 8                 /* promised on a host */
+#define LIMIT_START_TRIES 2                   /* hosts that are tried for one start */
 #define LIMIT_STORE_MERGE 256                 /* log batches in one disk transaction */
 #define LIMIT_STORE_MERGE_BYTES (8u << 20)
 #define LIMIT_STORE_SNAPSHOT_EVERY 5000       /* applied entries between two snapshots of the model */
