@@ -232,7 +232,8 @@ class Poke:
 
     def wait_migration(self, job, test, what, timeout=60.0):
         try:
-            return wait_until(f"task {job} {what}", lambda: self.migration(job) and test(self.migration(job)), timeout)
+            wait_until(f"task {job} {what}", lambda: self.migration(job) and test(self.migration(job)), timeout)
+            return self.migration(job)
         except AssertionError as e:
             raise AssertionError(f"{e}; it is {self.migration(job)}; log:\n{self.box.log()[-3000:]}") from None
 
