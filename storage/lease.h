@@ -13,6 +13,7 @@
 #include "storage/pool_fs.h"
 
 #define LEASE_RENEW_MS 5000
+#define LEASE_FOLDER ".gantry"   /* in the pool; below it a folder a volume */
 
 struct lease_id {
 	const char *volume;          /* name within the pool */
