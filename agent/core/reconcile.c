@@ -6,11 +6,11 @@
 
 /* What the cluster wants of the domain on this host. */
 enum want {
-	WANT_NONE = 1 << 0,     /* not ours */
+	WANT_NONE = 1 << 0, /* not ours */
 	WANT_RUN = 1 << 1,
 	WANT_PAUSE = 1 << 2,
 	WANT_SHUTDOWN = 1 << 3, /* stop, the guest is asked */
-	WANT_DESTROY = 1 << 4,  /* stop, the guest is not asked */
+	WANT_DESTROY = 1 << 4,	/* stop, the guest is not asked */
 };
 #define WANT_STOP (WANT_SHUTDOWN | WANT_DESTROY)
 #define WANT_GO (WANT_RUN | WANT_PAUSE)
@@ -20,9 +20,9 @@ enum want {
 /* The migration of this domain in which this host has a part. */
 enum part {
 	PART_NONE = 1 << 0,
-	PART_SOURCE = 1 << 1,        /* undecided */
-	PART_SOURCE_GONE = 1 << 2,   /* COMMIT was applied: the domain is the other host's */
-	PART_DESTINATION = 1 << 3,   /* undecided */
+	PART_SOURCE = 1 << 1,	       /* undecided */
+	PART_SOURCE_GONE = 1 << 2,     /* COMMIT was applied: the domain is the other host's */
+	PART_DESTINATION = 1 << 3,     /* undecided */
 	PART_DESTINATION_OWN = 1 << 4, /* COMMIT was applied: the domain is ours */
 };
 #define PART_ANY (PART_NONE | PART_SOURCE | PART_SOURCE_GONE | PART_DESTINATION | PART_DESTINATION_OWN)
@@ -53,50 +53,51 @@ struct row {
 /* The policy, first match wins. Every row may be applied again and again: an operation moves the domain to another
  * actual state (or is throttled by the daemon, as SHUTDOWN is), and the row of that state asks for nothing more. */
 static const struct row table[] = {
-	/* What is under way or over comes first: it is finished whatever the goal is. */
-	{WANT_ANY, PART_ANY, IS(STOPPING), AGE_ANY, BAN_ANY, OP_NONE, "it is being stopped"},
-	{WANT_ANY, PART_ANY, IS(ENDED), AGE_ANY, BAN_ANY, OP_CLEAN, "its QEMU has ended"},
+    /* What is under way or over comes first: it is finished whatever the goal is. */
+    {WANT_ANY, PART_ANY, IS(STOPPING), AGE_ANY, BAN_ANY, OP_NONE, "it is being stopped"},
+    {WANT_ANY, PART_ANY, IS(ENDED), AGE_ANY, BAN_ANY, OP_CLEAN, "its QEMU has ended"},
 
-	/* Nobody else may wait for us: no quorum ends an HA domain before anything else is asked. */
-	{WANT_OWN, PART_ANY, IS_PROCESS, AGE_ANY, BAN_FENCED, OP_KILL, "this host has had no quorum for too long"},
-	{WANT_OWN, PART_ANY, IS(ABSENT), AGE_ANY, BAN_FENCED, OP_NONE, "this host has no quorum"},
+    /* Nobody else may wait for us: no quorum ends an HA domain before anything else is asked. */
+    {WANT_OWN, PART_ANY, IS_PROCESS, AGE_ANY, BAN_FENCED, OP_KILL, "this host has had no quorum for too long"},
+    {WANT_OWN, PART_ANY, IS(ABSENT), AGE_ANY, BAN_FENCED, OP_NONE, "this host has no quorum"},
 
-	/* Not ours. An undecided copy may wait; everything else of it ends at once. */
-	{WANT_NONE, PART_DESTINATION, IS_COPY | IS(STARTING) | IS(ABSENT), AGE_ANY, BAN_ANY, OP_NONE,
-	 "the migration to this host is not decided"},
-	{WANT_NONE, PART_ANY, IS(ABSENT), AGE_ANY, BAN_ANY, OP_NONE, "it is not on this host"},
-	{WANT_NONE, PART_SOURCE_GONE, IS_PROCESS, AGE_ANY, BAN_ANY, OP_KILL, "it was migrated to another host"},
-	{WANT_NONE, PART_ANY, IS_PROCESS, AGE_ANY, BAN_ANY, OP_KILL, "this host does not own it"},
+    /* Not ours. An undecided copy may wait; everything else of it ends at once. */
+    {WANT_NONE, PART_DESTINATION, IS_COPY | IS(STARTING) | IS(ABSENT), AGE_ANY, BAN_ANY, OP_NONE,
+     "the migration to this host is not decided"},
+    {WANT_NONE, PART_ANY, IS(ABSENT), AGE_ANY, BAN_ANY, OP_NONE, "it is not on this host"},
+    {WANT_NONE, PART_SOURCE_GONE, IS_PROCESS, AGE_ANY, BAN_ANY, OP_KILL, "it was migrated to another host"},
+    {WANT_NONE, PART_ANY, IS_PROCESS, AGE_ANY, BAN_ANY, OP_KILL, "this host does not own it"},
 
-	/* Ours, but the QEMU here is of another generation. */
-	{WANT_OWN, PART_ANY, IS_PROCESS, AGE_OLDER, BAN_ANY, OP_KILL, "it is of an older generation"},
-	{WANT_OWN, PART_ANY, IS_PROCESS, AGE_NEWER, BAN_ANY, OP_NONE, "the goal is of an older generation"},
+    /* Ours, but the QEMU here is of another generation. */
+    {WANT_OWN, PART_ANY, IS_PROCESS, AGE_OLDER, BAN_ANY, OP_KILL, "it is of an older generation"},
+    {WANT_OWN, PART_ANY, IS_PROCESS, AGE_NEWER, BAN_ANY, OP_NONE, "the goal is of an older generation"},
 
-	/* Ours: a copy counts only through the COMMIT of its own migration, and only when it is complete. */
-	{WANT_GO, PART_DESTINATION_OWN, IS(COMPLETE), AGE_SAME, BAN_UNFENCED, OP_ACTIVATE, "the migration was committed"},
-	{WANT_OWN, PART_ANY, IS_COPY, AGE_SAME, BAN_ANY, OP_KILL, "the copy belongs to no committed migration"},
-	/* Its image is lost: a fresh start would pretend that the guest had been moved. */
-	{WANT_OWN, PART_DESTINATION_OWN, IS(ABSENT), AGE_ANY, BAN_ANY, OP_NONE, "its image was lost after the commit"},
+    /* Ours: a copy counts only through the COMMIT of its own migration, and only when it is complete. */
+    {WANT_GO | WANT_SHUTDOWN, PART_DESTINATION_OWN, IS(COMPLETE), AGE_SAME, BAN_UNFENCED, OP_ACTIVATE,
+     "the migration was committed"},
+    {WANT_OWN, PART_ANY, IS_COPY, AGE_SAME, BAN_ANY, OP_KILL, "the copy belongs to no committed migration"},
+    /* Its image is lost: a fresh start would pretend that the guest had been moved. */
+    {WANT_OWN, PART_DESTINATION_OWN, IS(ABSENT), AGE_ANY, BAN_ANY, OP_NONE, "its image was lost after the commit"},
 
-	/* Ours, stop. */
-	{WANT_STOP, PART_ANY, IS(ABSENT), AGE_ANY, BAN_ANY, OP_NONE, "it is stopped"},
-	{WANT_DESTROY, PART_ANY, IS_PROCESS, AGE_SAME, BAN_ANY, OP_KILL, "it is to be destroyed"},
-	{WANT_SHUTDOWN, PART_ANY, IS(STARTING), AGE_SAME, BAN_ANY, OP_NONE, "an operation is under way"},
-	{WANT_SHUTDOWN, PART_ANY, IS(RUNNING), AGE_SAME, BAN_ANY, OP_SHUTDOWN, "it is to be shut down"},
-	{WANT_SHUTDOWN, PART_ANY, IS(PAUSED), AGE_SAME, BAN_ANY, OP_UNPAUSE, "a paused guest cannot shut down"},
+    /* Ours, stop. */
+    {WANT_STOP, PART_ANY, IS(ABSENT), AGE_ANY, BAN_ANY, OP_NONE, "it is stopped"},
+    {WANT_DESTROY, PART_ANY, IS_PROCESS, AGE_SAME, BAN_ANY, OP_KILL, "it is to be destroyed"},
+    {WANT_SHUTDOWN, PART_ANY, IS(STARTING), AGE_SAME, BAN_ANY, OP_NONE, "an operation is under way"},
+    {WANT_SHUTDOWN, PART_ANY, IS(RUNNING), AGE_SAME, BAN_ANY, OP_SHUTDOWN, "it is to be shut down"},
+    {WANT_SHUTDOWN, PART_ANY, IS(PAUSED), AGE_SAME, BAN_ANY, OP_UNPAUSE, "a paused guest cannot shut down"},
 
-	/* Ours, source of a migration: only the decision releases it. */
-	{WANT_OWN, PART_SOURCE | PART_SOURCE_GONE, IS_SOURCE | IS(PAUSED), AGE_SAME, BAN_ANY, OP_NONE,
-	 "the migration is not decided"},
-	{WANT_OWN, PART_NONE, IS_SOURCE, AGE_SAME, BAN_ANY, OP_SETTLE_ABORT, "the migration was aborted"},
+    /* Ours, source of a migration: only the decision releases it. */
+    {WANT_OWN, PART_SOURCE | PART_SOURCE_GONE, IS_SOURCE | IS(PAUSED), AGE_SAME, BAN_ANY, OP_NONE,
+     "the migration is not decided"},
+    {WANT_OWN, PART_NONE, IS_SOURCE, AGE_SAME, BAN_ANY, OP_SETTLE_ABORT, "the migration was aborted"},
 
-	/* Ours, run. */
-	{WANT_GO, PART_ANY, IS(ABSENT), AGE_ANY, BAN_FAILED, OP_NONE, "this generation has failed or ended here"},
-	{WANT_GO, PART_ANY, IS(ABSENT), AGE_ANY, BAN_NONE, OP_START, "it shall run here"},
-	{WANT_GO, PART_ANY, IS(STARTING), AGE_SAME, BAN_ANY, OP_NONE, "an operation is under way"},
-	{WANT_RUN, PART_ANY, IS(PAUSED), AGE_SAME, BAN_ANY, OP_UNPAUSE, "it shall run"},
-	{WANT_PAUSE, PART_ANY, IS(RUNNING), AGE_SAME, BAN_ANY, OP_PAUSE, "it shall be paused"},
-	{WANT_ANY, PART_ANY, IS_ANY, AGE_ANY, BAN_ANY, OP_NONE, "it is as it shall be"},
+    /* Ours, run. */
+    {WANT_GO, PART_ANY, IS(ABSENT), AGE_ANY, BAN_FAILED, OP_NONE, "this generation has failed or ended here"},
+    {WANT_GO, PART_ANY, IS(ABSENT), AGE_ANY, BAN_NONE, OP_START, "it shall run here"},
+    {WANT_GO, PART_ANY, IS(STARTING), AGE_SAME, BAN_ANY, OP_NONE, "an operation is under way"},
+    {WANT_RUN, PART_ANY, IS(PAUSED), AGE_SAME, BAN_ANY, OP_UNPAUSE, "it shall run"},
+    {WANT_PAUSE, PART_ANY, IS(RUNNING), AGE_SAME, BAN_ANY, OP_PAUSE, "it shall be paused"},
+    {WANT_ANY, PART_ANY, IS_ANY, AGE_ANY, BAN_ANY, OP_NONE, "it is as it shall be"},
 };
 
 static unsigned reconcile__want(const Gantry__DomainGoal *goal)
@@ -156,10 +157,10 @@ struct reconcile_decision reconcile_domain(const struct reconcile_input *in)
 const char *reconcile_state_word(enum actual_state state)
 {
 	static const char *const words[] = {
-		[ACTUAL_ABSENT] = "absent",     [ACTUAL_STARTING] = "starting",   [ACTUAL_RUNNING] = "running",
-		[ACTUAL_PAUSED] = "paused",     [ACTUAL_INCOMING] = "incoming",   [ACTUAL_COMPLETE] = "complete",
-		[ACTUAL_OUTGOING] = "outgoing", [ACTUAL_OUTGOING_HELD] = "held",  [ACTUAL_ENDED] = "ended",
-		[ACTUAL_STOPPING] = "stopping",
+	    [ACTUAL_ABSENT] = "absent",	    [ACTUAL_STARTING] = "starting",  [ACTUAL_RUNNING] = "running",
+	    [ACTUAL_PAUSED] = "paused",	    [ACTUAL_INCOMING] = "incoming",  [ACTUAL_COMPLETE] = "complete",
+	    [ACTUAL_OUTGOING] = "outgoing", [ACTUAL_OUTGOING_HELD] = "held", [ACTUAL_ENDED] = "ended",
+	    [ACTUAL_STOPPING] = "stopping",
 	};
 	assert((size_t)state < sizeof(words) / sizeof(words[0]));
 	return words[state];
@@ -168,9 +169,9 @@ const char *reconcile_state_word(enum actual_state state)
 const char *reconcile_op_word(enum reconcile_op op)
 {
 	static const char *const words[] = {
-		[OP_NONE] = "nothing",     [OP_START] = "start",   [OP_PAUSE] = "pause",
-		[OP_UNPAUSE] = "unpause",  [OP_SHUTDOWN] = "shutdown", [OP_KILL] = "kill",
-		[OP_CLEAN] = "clean",      [OP_ACTIVATE] = "activate", [OP_SETTLE_ABORT] = "settle the abort",
+	    [OP_NONE] = "nothing",    [OP_START] = "start",	  [OP_PAUSE] = "pause",
+	    [OP_UNPAUSE] = "unpause", [OP_SHUTDOWN] = "shutdown", [OP_KILL] = "kill",
+	    [OP_CLEAN] = "clean",     [OP_ACTIVATE] = "activate", [OP_SETTLE_ABORT] = "settle the abort",
 	};
 	assert((size_t)op < sizeof(words) / sizeof(words[0]));
 	return words[op];

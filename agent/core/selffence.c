@@ -8,7 +8,8 @@
  *   L  27500     the last write of a killed QEMU has reached the storage or never will (SELFFENCE_KILL_TAKES_MS)
  *   O  30000     a proof by time alone may count (SELFFENCE_OTHERS_WAIT_MS)
  *
- * The countdown is kept over a restart of the agent by the daemon, so that a crash in its middle does not begin it anew. */
+ * The countdown is kept over a restart of the agent by the daemon, so that a crash in its middle does not begin it
+ * anew. */
 #include "agent/core/selffence.h"
 
 void selffence_init(struct selffence *sf, uint64_t now_ms)

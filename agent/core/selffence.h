@@ -8,13 +8,19 @@
 #include "lib/deadlines.h"
 
 #define SELFFENCE_HEARTBEAT_MS DEADLINE_HEARTBEAT_MS /* clusterd -> agent */
-#define SELFFENCE_KILL_MS 20000        /* no quorate heartbeat for so long: HA domains are killed */
-#define SELFFENCE_KILL_TAKES_MS 2000   /* SIGKILL to the last page written, at the worst */
-#define SELFFENCE_OTHERS_WAIT_MS 30000 /* a proof by time alone (watchdog) may count after so long without membership */
-_Static_assert(DEADLINE_HEARD_MS + SELFFENCE_HEARTBEAT_MS + SELFFENCE_KILL_MS + SELFFENCE_KILL_TAKES_MS < SELFFENCE_OTHERS_WAIT_MS,
+#define SELFFENCE_KILL_MS 20000			     /* no quorate heartbeat for so long: HA domains are killed */
+#define SELFFENCE_KILL_TAKES_MS 2000		     /* SIGKILL to the last page written, at the worst */
+#define SELFFENCE_OTHERS_WAIT_MS 30000 /* a proof by time alone (watchdog) may count after so long without membership  \
+					*/
+_Static_assert(DEADLINE_HEARD_MS + SELFFENCE_HEARTBEAT_MS + SELFFENCE_KILL_MS + SELFFENCE_KILL_TAKES_MS <
+		   SELFFENCE_OTHERS_WAIT_MS,
 	       "the self-fence must end before the others act");
 
-struct selffence { uint64_t last_quorate_ms; bool ever_quorate; bool fenced; };
+struct selffence {
+	uint64_t last_quorate_ms;
+	bool ever_quorate;
+	bool fenced;
+};
 void selffence_init(struct selffence *sf, uint64_t now_ms);
 void selffence_heartbeat(struct selffence *sf, bool quorate, uint64_t now_ms);
 /* True exactly while HA domains must not run. */

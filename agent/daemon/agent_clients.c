@@ -213,8 +213,8 @@ static void agent_clients__on_close(struct rpc_conn *conn, int rc, const struct 
 }
 
 static const struct rpc_callbacks client_callbacks = {
-	.on_frame = agent_clients__on_frame,
-	.on_close = agent_clients__on_close,
+    .on_frame = agent_clients__on_frame,
+    .on_close = agent_clients__on_close,
 };
 
 static void agent_clients__add(struct agent *a, struct rpc_conn *conn, bool remote)
@@ -242,7 +242,8 @@ static void agent_clients__on_remote(struct rpc_conn *conn, void *data)
 
 int agent_clients_listen(struct agent *a, struct err *err)
 {
-	return rpc_listen_unix(a->loop, PATH_AGENT_SOCKET, 1u << FRAME_AGENT, agent_clients__on_local, a, &a->local, err);
+	return rpc_listen_unix(a->loop, PATH_AGENT_SOCKET, 1u << FRAME_AGENT, agent_clients__on_local, a, &a->local,
+			       err);
 }
 
 void agent_clients_listen_remote(struct agent *a)
@@ -257,8 +258,8 @@ void agent_clients_listen_remote(struct agent *a)
 	if (a->tls == NULL)
 		rc = tls_context_load(PATH_PKI_CA, PATH_PKI_CERT, PATH_PKI_KEY, &a->tls, &err);
 	if (rc == 0)
-		rc = rpc_listen_tls(a->loop, a->conf.address, PORT_MIGRATION, a->tls, true, kinds, agent_clients__on_remote, a,
-				    &a->remote, &err);
+		rc = rpc_listen_tls(a->loop, a->conf.address, PORT_MIGRATION, a->tls, true, kinds,
+				    agent_clients__on_remote, a, &a->remote, &err);
 	if (rc == 0) {
 		log_notice("migrations are taken at %s port %d", a->conf.address, PORT_MIGRATION);
 		return;

@@ -1,5 +1,5 @@
-/* Who speaks to the agent: clusterd and consoles of this host over PATH_AGENT_SOCKET, and over TLS on PORT_MIGRATION the
- * agents of other hosts (migration channels) and their clusterds (consoles). Goals, heartbeats and the like are
+/* Who speaks to the agent: clusterd and consoles of this host over PATH_AGENT_SOCKET, and over TLS on PORT_MIGRATION
+ * the agents of other hosts (migration channels) and their clusterds (consoles). Goals, heartbeats and the like are
  * obeyed only from the local socket. Limits: LIMIT_RPC_CLIENTS, LIMIT_AGENT_CHANNELS_HELD. */
 #pragma once
 
@@ -9,10 +9,10 @@
 struct client {
 	struct client *next;
 	struct agent *agent;
-	struct rpc_conn *conn;      /* NULL once an engine has taken it over */
+	struct rpc_conn *conn; /* NULL once an engine has taken it over */
 	bool remote;
-	bool wants_reports;         /* a clusterd */
-	struct console *console;    /* the console it watches; console.h */
+	bool wants_reports;	 /* a clusterd */
+	struct console *console; /* the console it watches; console.h */
 	bool console_writer;
 	Gantry__MigrationHello *hello; /* a channel that waits for the goals to name its job */
 	uint64_t hello_until_ms;

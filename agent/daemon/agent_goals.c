@@ -17,8 +17,8 @@ static int agent_goals__check_spec(const Gantry__DomainSpec *spec, struct err *e
 		return err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA, "a goal has no valid uuid");
 	if (spec->name[0] == '\0' || spec->name[0] == '.' || strchr(spec->name, '/') != NULL ||
 	    strlen(spec->name) > LIMIT_NAME_CHARS)
-		return err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA, "domain %s: '%s' is no name for a domain", spec->uuid,
-				      spec->name);
+		return err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA,
+				      "domain %s: '%s' is no name for a domain", spec->uuid, spec->name);
 	return 0;
 }
 
@@ -27,8 +27,8 @@ static int agent_goals__check_domain(const Gantry__DomainGoal *goal, struct err 
 	int rc = agent_goals__check_spec(goal->spec, err);
 
 	if (rc == 0 && goal->generation == 0)
-		rc = err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA, "domain '%s': its goal has no generation",
-				    goal->spec->name);
+		rc = err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA,
+				    "domain '%s': its goal has no generation", goal->spec->name);
 	return rc;
 }
 
@@ -36,9 +36,10 @@ static int agent_goals__check_migration(const Gantry__MigrationGoal *goal, struc
 {
 	int rc = agent_goals__check_spec(goal->spec, err);
 
-	if (rc == 0 && (goal->job == NULL || goal->job->id == 0 || strcmp(goal->job->domain_uuid, goal->spec->uuid) != 0))
-		rc = err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA, "domain '%s': its migration has no task",
-				    goal->spec->name);
+	if (rc == 0 &&
+	    (goal->job == NULL || goal->job->id == 0 || strcmp(goal->job->domain_uuid, goal->spec->uuid) != 0))
+		rc = err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA,
+				    "domain '%s': its migration has no task", goal->spec->name);
 	return rc;
 }
 
@@ -47,8 +48,8 @@ static int agent_goals__check(const struct agent *a, const Gantry__AgentGoals *g
 	int rc = 0;
 
 	if (strcmp(goals->host, a->conf.name) != 0)
-		return err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA, "goals for host '%s' came to host '%s'", goals->host,
-				      a->conf.name);
+		return err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA,
+				      "goals for host '%s' came to host '%s'", goals->host, a->conf.name);
 	if (goals->cluster_uuid[0] == '\0')
 		return err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA, "goals of no cluster");
 	for (size_t i = 0; rc == 0 && i < goals->n_domains; i++)
@@ -57,7 +58,8 @@ static int agent_goals__check(const struct agent *a, const Gantry__AgentGoals *g
 		rc = agent_goals__check_migration(goals->migrations[i], err);
 	for (size_t i = 0; rc == 0 && i < goals->n_volumes; i++)
 		if (goals->volumes[i]->volume == NULL)
-			rc = err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA, "a goal for a volume names none");
+			rc = err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_BAD_DATA,
+					    "a goal for a volume names none");
 	return rc;
 }
 
@@ -72,8 +74,8 @@ int agent_goals_take(struct agent *a, Gantry__AgentMessage *message, struct err 
 		log_error("goals were refused: %s", err->text);
 		return rc;
 	}
-	log_debug("goals of epoch %" PRIu64 " index %" PRIu64 ": %zu domains, %zu migrations, %zu volumes", goals->epoch, goals->index,
-		  goals->n_domains, goals->n_migrations, goals->n_volumes);
+	log_debug("goals of epoch %" PRIu64 " index %" PRIu64 ": %zu domains, %zu migrations, %zu volumes",
+		  goals->epoch, goals->index, goals->n_domains, goals->n_migrations, goals->n_volumes);
 	if (a->goals != NULL)
 		gantry__agent_goals__free_unpacked(a->goals, NULL);
 	a->goals = goals;

@@ -24,7 +24,8 @@ static void agent_pass__kill(struct domain *d, const struct reconcile_input *in,
 	bool committed = in->migration != NULL && in->migration->incoming && in->migration->job->committed;
 
 	if (fenced) {
-		text = str_printf("self-fence: host '%s' had no quorum for %d s", d->agent->conf.name, SELFFENCE_KILL_MS / 1000);
+		text = str_printf("self-fence: host '%s' had no quorum for %d s", d->agent->conf.name,
+				  SELFFENCE_KILL_MS / 1000);
 		domain_end_begin(d, END_CRASHED, text);
 	} else if (in->goal == NULL || d->generation < in->goal->generation) {
 		domain_end_begin(d, END_GONE, reason);
@@ -40,8 +41,8 @@ static void agent_pass__do(struct domain *d, const struct reconcile_input *in)
 	struct reconcile_decision decision = reconcile_domain(in);
 
 	if (decision.op != OP_NONE)
-		log_debug("domain %s (%s): %s: %s", d->name, reconcile_state_word(in->actual), reconcile_op_word(decision.op),
-			  decision.reason);
+		log_debug("domain %s (%s): %s: %s", d->name, reconcile_state_word(in->actual),
+			  reconcile_op_word(decision.op), decision.reason);
 	switch (decision.op) {
 	case OP_NONE:
 		return;
@@ -72,7 +73,8 @@ static void agent_pass__do(struct domain *d, const struct reconcile_input *in)
 	}
 }
 
-/* Without goals since the start of this agent nothing is known but what runs: it goes on, unless the self-fence ends it. */
+/* Without goals since the start of this agent nothing is known but what runs: it goes on, unless the self-fence ends
+ * it. */
 static void agent_pass__without_goals(struct domain *d)
 {
 	bool process = d->actual != ACTUAL_ABSENT && d->actual != ACTUAL_STOPPING && d->actual != ACTUAL_ENDED;
@@ -97,20 +99,21 @@ static void agent_pass__domain(struct domain *d)
 	if (goal != NULL && goal->generation == d->generation && d->actual != ACTUAL_ABSENT)
 		d->ha = goal->ha;
 	/* The image that was committed to this host is no more: the cluster must hear it, it cannot be had again. */
-	if (goal != NULL && migration != NULL && migration->incoming && migration->job->committed && d->actual == ACTUAL_ABSENT &&
-	    d->ended_generation != goal->generation && goal->goal != GANTRY__DOMAIN_GOAL_STATE__DOMAIN_GOAL_STOPPED)
+	if (goal != NULL && migration != NULL && migration->incoming && migration->job->committed &&
+	    d->actual == ACTUAL_ABSENT && d->ended_generation != goal->generation &&
+	    goal->goal != GANTRY__DOMAIN_GOAL_STATE__DOMAIN_GOAL_STOPPED)
 		domain_end_record(d, goal->generation, GANTRY__DOMAIN_STATE__DOMAIN_STATE_CRASHED,
 				  "the guest was lost on its new host after the migration was committed");
 	/* A copy in the making has this migration's part only if it is this job's. */
 	if (migration != NULL && d->copy && d->job_id != migration->job->id && d->actual != ACTUAL_ABSENT)
 		migration = NULL;
 	agent_pass__do(d, &(struct reconcile_input){
-				  .goal = goal,
-				  .migration = migration,
-				  .actual = d->actual,
-				  .actual_generation = d->generation,
-				  .fenced = a->fenced,
-				  .failed_this_generation = goal != NULL && d->ended_generation == goal->generation,
+			      .goal = goal,
+			      .migration = migration,
+			      .actual = d->actual,
+			      .actual_generation = d->generation,
+			      .fenced = a->fenced,
+			      .failed_this_generation = goal != NULL && d->ended_generation == goal->generation,
 			  });
 	domain_run_tend(d);
 }

@@ -62,8 +62,8 @@ int agent_get_domain(struct agent *a, const char *uuid, const char *name, struct
 		for (struct domain *x = a->domains; x != NULL; x = x->next)
 			n++;
 		if (n >= LIMIT_DOMAINS)
-			return err_set(err, ENOSPC, "domain '%s': this host already knows %u domains, the maximum", name,
-				       LIMIT_DOMAINS);
+			return err_set(err, ENOSPC, "domain '%s': this host already knows %u domains, the maximum",
+				       name, LIMIT_DOMAINS);
 		d = mem_alloc(sizeof(*d));
 		d->agent = a;
 		d->uuid = str_dup(uuid);
@@ -144,7 +144,8 @@ int agent_accel_for(const struct agent *a, const Gantry__DomainSpec *spec, const
 		return err_set(err, EAGAIN, "host '%s' is still finding out which accelerator works%s%s", a->conf.name,
 			       a->accel_trouble != NULL ? ": " : "", a->accel_trouble != NULL ? a->accel_trouble : "");
 	if (strcmp(wanted, "kvm") == 0 && strcmp(a->accel.accel, "kvm") != 0)
-		return err_set(err, ENOTSUP, "domain '%s' asks for accel=kvm, which does not work on host '%s' (%s); use accel=auto",
+		return err_set(err, ENOTSUP,
+			       "domain '%s' asks for accel=kvm, which does not work on host '%s' (%s); use accel=auto",
 			       spec->name, a->conf.name, a->accel.why);
 	*ret = strcmp(wanted, "tcg") == 0 ? "tcg" : a->accel.accel;
 	return 0;

@@ -35,38 +35,38 @@ enum domain_end {
 	END_NONE,
 	END_STOPPED,
 	END_CRASHED,
-	END_FAILED,   /* it never ran */
-	END_RETRY,    /* the start could not be done yet: tried again */
-	END_GONE,     /* not ours (any more): nothing is reported */
+	END_FAILED, /* it never ran */
+	END_RETRY,  /* the start could not be done yet: tried again */
+	END_GONE,   /* not ours (any more): nothing is reported */
 };
 
 struct domain {
 	struct domain *next;
 	struct agent *agent;
 	char *uuid, *name;
-	Gantry__DomainSpec *spec;      /* of the QEMU that is here; NULL before the first */
-	uint64_t generation;           /* of that QEMU */
+	Gantry__DomainSpec *spec; /* of the QEMU that is here; NULL before the first */
+	uint64_t generation;	  /* of that QEMU */
 	bool ha;
-	bool adopted;                  /* found by this agent, not started by it; its leases are not ours yet */
-	bool cut_short;                /* adopted in the middle of its start */
+	bool adopted;	/* found by this agent, not started by it; its leases are not ours yet */
+	bool cut_short; /* adopted in the middle of its start */
 	enum actual_state actual;
 	struct qemu_process *qemu;
-	bool qmp_ready;                /* QMP was up once; it may be lost for a while and come back */
-	bool qemu_dead;                /* on_exit came; freed in the next pass */
-	unsigned pending;              /* operations that will still call back with this domain */
-	char **taps;                   /* NULL-terminated; made for this QEMU */
+	bool qmp_ready;	  /* QMP was up once; it may be lost for a while and come back */
+	bool qemu_dead;	  /* on_exit came; freed in the next pass */
+	unsigned pending; /* operations that will still call back with this domain */
+	char **taps;	  /* NULL-terminated; made for this QEMU */
 	struct storage_lease_set *leases;
-	struct storage_lease_set *leases_new;  /* being acquired */
-	bool leases_handed;            /* to the destination: the guest must not run before they are taken back */
-	bool leases_asked;             /* an acquisition is under way */
+	struct storage_lease_set *leases_new; /* being acquired */
+	bool leases_handed; /* to the destination: the guest must not run before they are taken back */
+	bool leases_asked;  /* an acquisition is under way */
 	struct console *console;
-	uint64_t job_id;               /* migration whose copy or source this QEMU is; 0 none */
-	bool copy;                     /* this QEMU began as the copy of an incoming migration */
-	bool activating;               /* committed: leases and cont are under way */
-	bool settling;                 /* the abort is being carried out: RESUME is right */
-	uint64_t running_since_ms;     /* wall clock */
+	uint64_t job_id;	   /* migration whose copy or source this QEMU is; 0 none */
+	bool copy;		   /* this QEMU began as the copy of an incoming migration */
+	bool activating;	   /* committed: leases and cont are under way */
+	bool settling;		   /* the abort is being carried out: RESUME is right */
+	uint64_t running_since_ms; /* wall clock */
 	char *vnc;
-	char *trouble;                 /* for people: why it is not as it shall be, yet; NULL none */
+	char *trouble; /* for people: why it is not as it shall be, yet; NULL none */
 
 	bool stop_asked, guest_shutdown, guest_reboot, guest_panicked;
 	enum domain_end end;
@@ -92,14 +92,14 @@ struct agent {
 	bool accel_busy;
 	uint64_t accel_retry_ms;
 	struct storage *storage;
-	struct tls_context *tls;       /* NULL until the host's certificate is there */
+	struct tls_context *tls; /* NULL until the host's certificate is there */
 	struct rpc_listener *local, *remote;
 	struct client *clients;
 	size_t n_clients;
 
-	Gantry__AgentGoals *goals;     /* the newest obeyed; NULL since the start of this agent */
+	Gantry__AgentGoals *goals;	   /* the newest obeyed; NULL since the start of this agent */
 	struct goals_writer *goals_writer; /* goals_note.h */
-	char *known_cluster;           /* whose goals were seen last, over restarts */
+	char *known_cluster;		   /* whose goals were seen last, over restarts */
 	uint64_t known_epoch, known_index;
 	struct selffence selffence;
 	bool fenced;

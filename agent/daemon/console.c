@@ -15,7 +15,7 @@
 #define CONSOLE_INPUT_QUEUE_BYTES (64u << 10) /* typed, not yet taken by QEMU; then the writer is not read any more */
 
 struct console {
-	struct domain *domain;  /* NULL once detached; freed when the pipe is closed */
+	struct domain *domain; /* NULL once detached; freed when the pipe is closed */
 	uv_pipe_t pipe;
 	uv_connect_t connect;
 	bool up, writer_paused;
@@ -89,7 +89,8 @@ static void console__on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *chu
 	if (con->domain == NULL || n == 0)
 		return;
 	if (n < 0) {
-		/* QEMU is about to end, or has given the console up; either way it is attached anew or the end comes. */
+		/* QEMU is about to end, or has given the console up; either way it is attached anew or the end comes.
+		 */
 		uv_read_stop(stream);
 		con->up = false;
 		return;
@@ -172,11 +173,13 @@ int console_open(struct client *c, const Gantry__ConsoleOpen *open, struct err *
 	size_t want, have;
 
 	if (c->console != NULL)
-		return err_set(err, EBUSY, "this connection already watches the console of '%s'", c->console->domain->name);
+		return err_set(err, EBUSY, "this connection already watches the console of '%s'",
+			       c->console->domain->name);
 	if (d == NULL || d->console == NULL)
 		return err_set(err, ENOENT, "domain '%s' does not run on host '%s'", open->domain, c->agent->conf.name);
 	if (!open->read_only && console__writer(d->console) != NULL)
-		return err_set(err, EBUSY, "the console of '%s' is already open for writing; open it read-only", d->name);
+		return err_set(err, EBUSY, "the console of '%s' is already open for writing; open it read-only",
+			       d->name);
 	c->console = d->console;
 	c->console_writer = !open->read_only;
 	have = d->console->history.len;
@@ -218,7 +221,8 @@ void console_input(struct client *c, const uint8_t *data, size_t len)
 		free(w);
 		return;
 	}
-	if (uv_stream_get_write_queue_size((uv_stream_t *)&con->pipe) >= CONSOLE_INPUT_QUEUE_BYTES && !con->writer_paused) {
+	if (uv_stream_get_write_queue_size((uv_stream_t *)&con->pipe) >= CONSOLE_INPUT_QUEUE_BYTES &&
+	    !con->writer_paused) {
 		con->writer_paused = true;
 		rpc_conn_pause_reading(c->conn, true);
 	}

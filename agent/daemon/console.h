@@ -1,6 +1,7 @@
 /* The serial consoles of the domains here. The agent alone speaks to QEMU's console socket, keeps the last
- * LIMIT_CONSOLE_HISTORY_BYTES and gives all output to every watcher; one of them may write. A watcher that does not read is
- * dropped at the limit of its connection; a guest that does not read its input stops its writer, nobody else. */
+ * LIMIT_CONSOLE_HISTORY_BYTES and gives all output to every watcher; one of them may write. A watcher that does not
+ * read is dropped at the limit of its connection; a guest that does not read its input stops its writer, nobody else.
+ */
 #pragma once
 
 #include <stddef.h>
@@ -8,7 +9,8 @@
 #include "agent/daemon/agent_clients.h"
 #include "agent/daemon/agent_state.h"
 
-/* QEMU is up: connects. from_log: the history begins with the end of the console's log (after a restart of the agent). Idempotent. */
+/* QEMU is up: connects. from_log: the history begins with the end of the console's log (after a restart of the agent).
+ * Idempotent. */
 void console_attach(struct domain *d, bool from_log);
 /* QEMU has ended: the watchers are told why. */
 void console_detach(struct domain *d, const char *why);

@@ -43,7 +43,8 @@ static enum actual_state domain_adopt__actual(enum note_stage stage)
 /* Whether the process of this pidfd was started for this run folder: its arguments name the sockets there. */
 static bool domain_adopt__is_for(pid_t pid, const char *run_dir)
 {
-	_cleanup_free_ char *path = str_printf("/proc/%d/cmdline", (int)pid), *socket = str_printf("%s/qmp.sock", run_dir);
+	_cleanup_free_ char *path = str_printf("/proc/%d/cmdline", (int)pid),
+			    *socket = str_printf("%s/qmp.sock", run_dir);
 	struct buf args = {0};
 	bool found = false;
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -59,8 +60,8 @@ static bool domain_adopt__is_for(pid_t pid, const char *run_dir)
 	return found;
 }
 
-/* An agent that was killed between the start of a QEMU and its pid file leaves one that nobody can find by its file. It has
- * never run a guest, but it holds taps and images. Blocks for STRAY_DIES_MS at most, at the agent's start. */
+/* An agent that was killed between the start of a QEMU and its pid file leaves one that nobody can find by its file. It
+ * has never run a guest, but it holds taps and images. Blocks for STRAY_DIES_MS at most, at the agent's start. */
 static void domain_adopt__kill_strays(const struct domain *d, const char *run_dir)
 {
 	DIR *proc = opendir("/proc");
@@ -121,14 +122,16 @@ static void domain_adopt__one(struct agent *a, const char *uuid, unsigned *found
 	d->actual = domain_adopt__actual(note.stage);
 	rc = qemu_process_adopt(a->loop, run_dir, log_path, &domain_run_callbacks, d, &d->qemu, &err);
 	if (rc < 0) {
-		log_notice("domain %s: no QEMU is left of generation %" PRIu64 ": %s", d->name, d->generation, err.text);
+		log_notice("domain %s: no QEMU is left of generation %" PRIu64 ": %s", d->name, d->generation,
+			   err.text);
 		d->qemu = NULL;
 		domain_adopt__kill_strays(d, run_dir);
 		domain_adopt__gone(d, note.stage);
 		return;
 	}
 	(*found)++;
-	log_notice("domain %s: QEMU %d found again, generation %" PRIu64, d->name, (int)qemu_process_pid(d->qemu), d->generation);
+	log_notice("domain %s: QEMU %d found again, generation %" PRIu64, d->name, (int)qemu_process_pid(d->qemu),
+		   d->generation);
 }
 
 unsigned domain_adopt_all(struct agent *a)

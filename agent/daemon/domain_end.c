@@ -124,9 +124,9 @@ void domain_end_reap(struct domain *d)
 static void domain_end__on_record(struct domain *d)
 {
 	static const Gantry__DomainState states[] = {
-		[END_STOPPED] = GANTRY__DOMAIN_STATE__DOMAIN_STATE_STOPPED,
-		[END_CRASHED] = GANTRY__DOMAIN_STATE__DOMAIN_STATE_CRASHED,
-		[END_FAILED] = GANTRY__DOMAIN_STATE__DOMAIN_STATE_FAILED,
+	    [END_STOPPED] = GANTRY__DOMAIN_STATE__DOMAIN_STATE_STOPPED,
+	    [END_CRASHED] = GANTRY__DOMAIN_STATE__DOMAIN_STATE_CRASHED,
+	    [END_FAILED] = GANTRY__DOMAIN_STATE__DOMAIN_STATE_FAILED,
 	};
 
 	if (d->end == END_STOPPED || d->end == END_CRASHED || d->end == END_FAILED) {
@@ -182,7 +182,8 @@ void domain_end_clean(struct domain *d)
 
 	if (d->pending > 0)
 		return;
-	why = goal == NULL ? str_dup("the domain is no longer on this host") : str_printf("the domain ended: %s", d->end_reason);
+	why = goal == NULL ? str_dup("the domain is no longer on this host")
+			   : str_printf("the domain ended: %s", d->end_reason);
 	console_detach(d, why);
 	if (d->leases == NULL) {
 		domain_end__finish(d);

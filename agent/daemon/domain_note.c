@@ -16,8 +16,8 @@
 #include "proto/pbjson.h"
 
 static const char *const stage_words[] = {
-	[NOTE_STARTING] = "starting", [NOTE_RUNNING] = "running",   [NOTE_INCOMING] = "incoming",
-	[NOTE_COMPLETE] = "complete", [NOTE_OUTGOING] = "outgoing",
+    [NOTE_STARTING] = "starting", [NOTE_RUNNING] = "running",	[NOTE_INCOMING] = "incoming",
+    [NOTE_COMPLETE] = "complete", [NOTE_OUTGOING] = "outgoing",
 };
 
 bool domain_note_uuid_valid(const char *uuid)
@@ -60,10 +60,10 @@ int domain_note_write(struct domain *d, enum note_stage stage, struct err *err)
 
 	for (char **t = d->taps; t != NULL && *t != NULL; t++)
 		json_array_append_new(taps, json_string(*t));
-	note = json_pack("{s:s, s:s, s:I, s:s, s:I, s:b, s:I, s:o, s:o}", "uuid", d->uuid, "name", d->name, "generation",
-			 (json_int_t)d->generation, "stage", stage_words[stage], "job", (json_int_t)d->job_id, "ha", d->ha,
-			 "running_since_ms", (json_int_t)d->running_since_ms, "taps", taps, "spec",
-			 pbjson_from_message(&d->spec->base, false));
+	note = json_pack("{s:s, s:s, s:I, s:s, s:I, s:b, s:I, s:o, s:o}", "uuid", d->uuid, "name", d->name,
+			 "generation", (json_int_t)d->generation, "stage", stage_words[stage], "job",
+			 (json_int_t)d->job_id, "ha", d->ha, "running_since_ms", (json_int_t)d->running_since_ms,
+			 "taps", taps, "spec", pbjson_from_message(&d->spec->base, false));
 	if (note == NULL)
 		return err_set(err, EINVAL, "domain '%s': its note cannot be put into JSON", d->name);
 	char *text = json_dumps(note, JSON_INDENT(1));
@@ -83,8 +83,9 @@ static int domain_note__parse(json_t *json, const char *path, struct domain_note
 	size_t i;
 	int ha, rc;
 
-	if (json_unpack_ex(json, &at, 0, "{s:I, s:s, s:I, s:b, s:I, s:o, s:o}", "generation", &generation, "stage", &stage,
-			   "job", &job, "ha", &ha, "running_since_ms", &since, "taps", &taps, "spec", &spec) != 0)
+	if (json_unpack_ex(json, &at, 0, "{s:I, s:s, s:I, s:b, s:I, s:o, s:o}", "generation", &generation, "stage",
+			   &stage, "job", &job, "ha", &ha, "running_since_ms", &since, "taps", &taps, "spec",
+			   &spec) != 0)
 		return err_set(err, EINVAL, "%s: %s", path, at.text);
 	note->generation = (uint64_t)generation;
 	note->job_id = (uint64_t)job;
@@ -97,8 +98,7 @@ static int domain_note__parse(json_t *json, const char *path, struct domain_note
 		return err_set(err, EINVAL, "%s: unknown stage '%s'", path, stage);
 	note->stage = (enum note_stage)i;
 	note->taps = mem_alloc((json_array_size(taps) + 1) * sizeof(char *));
-	json_array_foreach(taps, i, tap)
-		note->taps[i] = str_dup(json_is_string(tap) ? json_string_value(tap) : "");
+	json_array_foreach(taps, i, tap) note->taps[i] = str_dup(json_is_string(tap) ? json_string_value(tap) : "");
 	rc = pbjson_to_message(spec, &gantry__domain_spec__descriptor, (ProtobufCMessage **)&note->spec, err);
 	return rc < 0 ? err_prefix(err, rc, "%s", path) : 0;
 }

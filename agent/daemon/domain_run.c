@@ -255,7 +255,8 @@ static void domain_run__activated(void *data, int rc, json_t *ret, const struct 
 	domain_run__is_running(d);
 	migration_host_activated(d);
 	domain_run__note(d, NOTE_RUNNING);
-	/* The switches on the way learn the guest's new place; QEMU's own rounds began before the tap was the guest's. */
+	/* The switches on the way learn the guest's new place; QEMU's own rounds began before the tap was the guest's.
+	 */
 	domain_run__qmp(d, "announce-self",
 			json_pack("{s:i, s:i, s:i, s:i}", "initial", 50, "max", 550, "rounds", 5, "step", 100),
 			domain_run__minor_done);
@@ -502,7 +503,8 @@ static void domain_run__on_error(void *data, struct qemu_process *qp, const stru
 {
 	struct domain *d = data;
 
-	/* A guest that runs is not ended because QMP is silent: the last bytes of a migration may hold it up for long. */
+	/* A guest that runs is not ended because QMP is silent: the last bytes of a migration may hold it up for long.
+	 */
 	if (d->qmp_ready || d->adopted) {
 		log_warning("domain %s: QEMU does not answer: %s", d->name, err->text);
 		agent_set_text(&d->trouble, err->text);
@@ -513,10 +515,10 @@ static void domain_run__on_error(void *data, struct qemu_process *qp, const stru
 }
 
 const struct qemu_process_callbacks domain_run_callbacks = {
-	.on_ready = domain_run__on_ready,
-	.on_event = domain_run__on_event,
-	.on_exit = domain_run__on_exit,
-	.on_error = domain_run__on_error,
+    .on_ready = domain_run__on_ready,
+    .on_event = domain_run__on_event,
+    .on_exit = domain_run__on_exit,
+    .on_error = domain_run__on_error,
 };
 
 static void domain_run__reowned(void *data, int rc, const struct err *err)

@@ -61,11 +61,13 @@ static void domain_start__failed(struct domain *d, int rc, const struct err *err
 	domain_end_begin(d, END_RETRY, err->text);
 }
 
-static int domain_start__check_file(const struct domain *d, const char *what, const char *path, int mode, struct err *err)
+static int domain_start__check_file(const struct domain *d, const char *what, const char *path, int mode,
+				    struct err *err)
 {
 	if (path == NULL || path[0] == '\0' || access(path, mode) == 0)
 		return 0;
-	return err_set(err, errno, "domain '%s': %s '%s' on host '%s': %s; it must be there on every host that may run the domain",
+	return err_set(err, errno,
+		       "domain '%s': %s '%s' on host '%s': %s; it must be there on every host that may run the domain",
 		       d->name, what, path, d->agent->conf.name, strerror(errno));
 }
 
@@ -79,7 +81,8 @@ static int domain_start__check_files(const struct domain *d, struct err *err)
 	for (size_t i = 0; rc == 0 && i < d->spec->n_disks; i++) {
 		const Gantry__Disk *disk = d->spec->disks[i];
 		if (disk->pool[0] == '\0' && !disk->empty && disk->path[0] == '/')
-			rc = domain_start__check_file(d, "disk", disk->path, disk->readonly || disk->cdrom ? R_OK : R_OK | W_OK, err);
+			rc = domain_start__check_file(d, "disk", disk->path,
+						      disk->readonly || disk->cdrom ? R_OK : R_OK | W_OK, err);
 	}
 	return rc;
 }
@@ -92,7 +95,8 @@ static int domain_start__taps(struct domain *d, struct err *err)
 	for (size_t i = 0; i < d->spec->n_nics; i++) {
 		const Gantry__Nic *nic = d->spec->nics[i];
 		const char *bridge = nic->bridge[0] != '\0' ? nic->bridge : conf->bridge;
-		_cleanup_free_ char *name = nic->ifname[0] != '\0' ? str_dup(nic->ifname) : tap_name(d->uuid, (unsigned)i);
+		_cleanup_free_ char *name =
+		    nic->ifname[0] != '\0' ? str_dup(nic->ifname) : tap_name(d->uuid, (unsigned)i);
 		int rc = bridge_ensure(bridge, strcmp(bridge, conf->bridge) == 0 ? conf->uplink : NULL, err);
 		if (rc == 0)
 			rc = tap_create(name, bridge, nic->mtu, err);
@@ -131,14 +135,14 @@ static int domain_start__args(struct domain *d, const char *accel, const char *r
 	if (rc == 0)
 		rc = qemu_args_build(d->spec,
 				     &(struct qemu_args_host){
-					     .binary = d->agent->conf.qemu_binary,
-					     .accel = accel,
-					     .qemu_version = d->agent->accel.qemu_version,
-					     .run_dir = run_dir,
-					     .log_dir = PATH_LOG,
-					     .disks = disks,
-					     .nics = nics,
-					     .incoming = d->copy,
+					 .binary = d->agent->conf.qemu_binary,
+					 .accel = accel,
+					 .qemu_version = d->agent->accel.qemu_version,
+					 .run_dir = run_dir,
+					 .log_dir = PATH_LOG,
+					 .disks = disks,
+					 .nics = nics,
+					 .incoming = d->copy,
 				     },
 				     ret, err);
 	domain_start__free_uris(uris, n_disks);
@@ -166,7 +170,8 @@ static int domain_start__launch(struct domain *d, struct err *err)
 	if (rc == 0)
 		rc = domain_start__args(d, accel, run_dir, &argv, err);
 	if (rc == 0)
-		rc = qemu_process_start(d->agent->loop, argv, run_dir, log_path, &domain_run_callbacks, d, &d->qemu, err);
+		rc = qemu_process_start(d->agent->loop, argv, run_dir, log_path, &domain_run_callbacks, d, &d->qemu,
+					err);
 	strv_free(argv);
 	return rc;
 }
@@ -313,17 +318,18 @@ int domain_start_copy(struct domain *d, const Gantry__MigrationGoal *goal, struc
 	int rc;
 
 	if (d->actual != ACTUAL_ABSENT || d->pending > 0)
-		return err_set(err, EBUSY, "domain '%s': an older QEMU of it is still on host '%s' (%s)", goal->spec->name,
-			       d->agent->conf.name, reconcile_state_word(d->actual));
+		return err_set(err, EBUSY, "domain '%s': an older QEMU of it is still on host '%s' (%s)",
+			       goal->spec->name, d->agent->conf.name, reconcile_state_word(d->actual));
 	if (goal->spec->memory_bytes > free_bytes)
-		return err_set(err, ENOMEM, "domain '%s' needs %" PRIu64 " MiB, host '%s' has %" PRIu64 " MiB free", goal->spec->name,
-			       goal->spec->memory_bytes >> 20, d->agent->conf.name, free_bytes >> 20);
+		return err_set(err, ENOMEM, "domain '%s' needs %" PRIu64 " MiB, host '%s' has %" PRIu64 " MiB free",
+			       goal->spec->name, goal->spec->memory_bytes >> 20, d->agent->conf.name, free_bytes >> 20);
 	rc = agent_accel_for(d->agent, goal->spec, &accel, err);
 	if (rc < 0)
 		return rc;
 	domain_start__set(d, goal->spec, goal->job->generation, true);
 	d->job_id = goal->job->id;
-	log_notice("domain %s: room is made for task %" PRIu64 " (generation %" PRIu64 ")", d->name, d->job_id, d->generation);
+	log_notice("domain %s: room is made for task %" PRIu64 " (generation %" PRIu64 ")", d->name, d->job_id,
+		   d->generation);
 	domain_start__begin(d);
 	return 0;
 }

@@ -49,8 +49,9 @@ int goals_note_load(struct agent *a, struct err *err)
 			a->known_epoch = epoch;
 			a->known_index = index;
 		} else {
-			rc = err_set(err, EINVAL, GOALS_NOTE ": is damaged; remove it if no other clusterd than the right one "
-						  "can reach this host");
+			rc = err_set(err, EINVAL,
+				     GOALS_NOTE ": is damaged; remove it if no other clusterd than the right one "
+						"can reach this host");
 		}
 	}
 	buf_free(&text);
@@ -64,8 +65,8 @@ int goals_note_check(const struct agent *a, const Gantry__AgentGoals *goals, str
 	if (goals->epoch > a->known_epoch || (goals->epoch == a->known_epoch && goals->index >= a->known_index))
 		return 0;
 	return err_set(err, ESTALE,
-		       "goals of epoch %" PRIu64 " index %" PRIu64 " are older than those obeyed here (epoch %" PRIu64 " index %" PRIu64
-		       "): this clusterd is behind",
+		       "goals of epoch %" PRIu64 " index %" PRIu64 " are older than those obeyed here (epoch %" PRIu64
+		       " index %" PRIu64 "): this clusterd is behind",
 		       goals->epoch, goals->index, a->known_epoch, a->known_index);
 }
 
@@ -97,7 +98,8 @@ static void goals_note__start(struct goals_writer *w)
 	if (w->busy)
 		return;
 	w->busy = true;
-	snprintf(w->text, sizeof(w->text), "%s %" PRIu64 " %" PRIu64 "\n", a->known_cluster, a->known_epoch, a->known_index);
+	snprintf(w->text, sizeof(w->text), "%s %" PRIu64 " %" PRIu64 "\n", a->known_cluster, a->known_epoch,
+		 a->known_index);
 	uv_queue_work(a->loop, &w->work, goals_note__write, goals_note__written);
 }
 
@@ -129,7 +131,8 @@ uint64_t goals_note_boot_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-/* /run is empty after a boot, and the boot clock never goes back within one. A time in the future is no note of ours. */
+/* /run is empty after a boot, and the boot clock never goes back within one. A time in the future is no note of ours.
+ */
 uint64_t goals_note_quorum_load(uint64_t now_boot_ms)
 {
 	struct buf text = {0};

@@ -1,5 +1,5 @@
-/* The newest (epoch, index) of goals that this host ever obeyed, kept in PATH_AGENT_STATE so that an old clusterd's goals
- * are refused after a restart too; and the moment of the last quorum, kept in PATH_RUN so that a restart of the
+/* The newest (epoch, index) of goals that this host ever obeyed, kept in PATH_AGENT_STATE so that an old clusterd's
+ * goals are refused after a restart too; and the moment of the last quorum, kept in PATH_RUN so that a restart of the
  * agent does not begin the countdown of the self-fence anew. */
 #pragma once
 

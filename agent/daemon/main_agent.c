@@ -20,17 +20,16 @@
 
 #define STOP_TAKES_MS 1500 /* connections flush; then the process ends whatever they do */
 
-static const char usage[] =
-	"gantry-agent: runs the domains of this host as the cluster wants it\n"
-	"\n"
-	"usage: gantry-agent [--config FILE] [--debug]\n"
-	"  -c, --config FILE  this host's settings (" PATH_HOST_CONFIG ")\n"
-	"  -d, --debug        log what is decided, too\n"
-	"  -h, --help         this text\n"
-	"  -V, --version      the version\n"
-	"\n"
-	"It is started by its service unit. SIGTERM ends the agent alone: running domains go on\n"
-	"and are found again by the next agent.\n";
+static const char usage[] = "gantry-agent: runs the domains of this host as the cluster wants it\n"
+			    "\n"
+			    "usage: gantry-agent [--config FILE] [--debug]\n"
+			    "  -c, --config FILE  this host's settings (" PATH_HOST_CONFIG ")\n"
+			    "  -d, --debug        log what is decided, too\n"
+			    "  -h, --help         this text\n"
+			    "  -V, --version      the version\n"
+			    "\n"
+			    "It is started by its service unit. SIGTERM ends the agent alone: running domains go on\n"
+			    "and are found again by the next agent.\n";
 
 struct main_options {
 	const char *config;
@@ -40,9 +39,11 @@ struct main_options {
 static int main__options(int argc, char **argv, struct main_options *o)
 {
 	static const struct option long_options[] = {
-		{"config", required_argument, NULL, 'c'}, {"debug", no_argument, NULL, 'd'},
-		{"help", no_argument, NULL, 'h'},         {"version", no_argument, NULL, 'V'},
-		{NULL, 0, NULL, 0},
+	    {"config", required_argument, NULL, 'c'},
+	    {"debug", no_argument, NULL, 'd'},
+	    {"help", no_argument, NULL, 'h'},
+	    {"version", no_argument, NULL, 'V'},
+	    {NULL, 0, NULL, 0},
 	};
 	int c;
 

@@ -19,14 +19,14 @@ struct migration {
 	struct agent *agent;
 	uint64_t job_id;
 	bool incoming;
-	Gantry__MigrationGoal *goal;      /* the newest seen */
+	Gantry__MigrationGoal *goal; /* the newest seen */
 	char *uuid;
-	struct engine *engine;            /* NULL: none (yet, any more) */
-	Gantry__MigrationReport *report;  /* the engine's last, with what only the agent knows */
-	bool tried;                       /* an engine was made or its making failed: never a second one */
+	struct engine *engine;		 /* NULL: none (yet, any more) */
+	Gantry__MigrationReport *report; /* the engine's last, with what only the agent knows */
+	bool tried;			 /* an engine was made or its making failed: never a second one */
 	bool reserve_wanted, hand_over_wanted;
-	bool decided, settled;            /* engine_decide() was called; on_settled came */
-	bool aborting;                    /* the domain waits for on_settled */
+	bool decided, settled; /* engine_decide() was called; on_settled came */
+	bool aborting;	       /* the domain waits for on_settled */
 	int settle_rc;
 	struct err settle_err;
 };
@@ -93,7 +93,8 @@ static void migration_host__on_report(void *data, struct engine *en, const Gantr
 		pb_set_string(&copy->reason, m->report->reason);
 	}
 	copy->running |= running;
-	/* The note comes before the word: after it COMMIT may be applied at any time, also while this agent restarts. */
+	/* The note comes before the word: after it COMMIT may be applied at any time, also while this agent restarts.
+	 */
 	if (copy->ready_to_commit && migration_host__note_complete(d, &err) < 0) {
 		copy->ready_to_commit = false;
 		copy->failed = true;
@@ -134,10 +135,10 @@ static void migration_host__on_settled(void *data, struct engine *en, int rc, co
 }
 
 static const struct engine_callbacks engine_callbacks = {
-	.on_report = migration_host__on_report,
-	.on_hand_over = migration_host__on_hand_over,
-	.on_reserve = migration_host__on_reserve,
-	.on_settled = migration_host__on_settled,
+    .on_report = migration_host__on_report,
+    .on_hand_over = migration_host__on_hand_over,
+    .on_reserve = migration_host__on_reserve,
+    .on_settled = migration_host__on_settled,
 };
 
 /* ---- engines ---- */
@@ -145,11 +146,11 @@ static const struct engine_callbacks engine_callbacks = {
 static struct engine_options migration_host__options(const struct migration *m)
 {
 	return (struct engine_options){
-		.goal = m->goal,
-		.cluster_uuid = m->agent->goals->cluster_uuid,
-		.host = m->agent->conf.name,
-		.qemu_version_text = m->agent->accel.qemu_version_text,
-		.tls = m->agent->tls,
+	    .goal = m->goal,
+	    .cluster_uuid = m->agent->goals->cluster_uuid,
+	    .host = m->agent->conf.name,
+	    .qemu_version_text = m->agent->accel.qemu_version_text,
+	    .tls = m->agent->tls,
 	};
 }
 
@@ -168,7 +169,8 @@ static void migration_host__start_source(struct migration *m)
 		migration_host__fail(m, "the agent of the source was restarted during the migration");
 		return;
 	}
-	if ((d->actual != ACTUAL_RUNNING && d->actual != ACTUAL_PAUSED) || d->generation != m->goal->source_generation) {
+	if ((d->actual != ACTUAL_RUNNING && d->actual != ACTUAL_PAUSED) ||
+	    d->generation != m->goal->source_generation) {
 		migration_host__fail(m, "the domain is not running on the source");
 		return;
 	}
@@ -268,7 +270,8 @@ static void migration_host__hand_over(struct migration *m)
 		/* From the attempt on: a record that was perhaps written must be taken back. */
 		d->leases_handed = true;
 		d->pending++;
-		rc = storage_leases_hand_over(d->leases, m->goal->peer_host, m->goal->job->generation, migration_host__handed, d);
+		rc = storage_leases_hand_over(d->leases, m->goal->peer_host, m->goal->job->generation,
+					      migration_host__handed, d);
 		if (rc == 0)
 			return;
 		d->pending--;
@@ -340,7 +343,8 @@ static void migration_host__read_decision(struct migration *m)
 	if (m->decided || open)
 		return;
 	if (m->incoming) {
-		/* COMMIT is told to the engine once the guest runs (migration_host_activated); nothing may delay that. */
+		/* COMMIT is told to the engine once the guest runs (migration_host_activated); nothing may delay that.
+		 */
 		if (!committed)
 			migration_host__decide(m, false);
 		return;
@@ -468,7 +472,8 @@ int migration_host_accept(struct agent *a, struct rpc_conn *conn, const Gantry__
 	if (m == NULL || (!m->tried && m->incoming))
 		return 1;
 	if (m->engine == NULL || !m->incoming || m->decided)
-		return err_set(err, ENOENT, "task %" PRIu64 " is not to be received by host '%s' (any more)", hello->job_id, a->conf.name);
+		return err_set(err, ENOENT, "task %" PRIu64 " is not to be received by host '%s' (any more)",
+			       hello->job_id, a->conf.name);
 	return engine_destination_accept(m->engine, conn, hello, err);
 }
 

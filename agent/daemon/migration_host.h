@@ -1,5 +1,5 @@
-/* The migrations in which this host has a part: makes the engines (migrate/engine.h) that the goals ask for, feeds them,
- * and tells them the decision, which is read from the goals alone:
+/* The migrations in which this host has a part: makes the engines (migrate/engine.h) that the goals ask for, feeds
+ * them, and tells them the decision, which is read from the goals alone:
  *
  *     job RUNNING in the goals                    undecided
  *     job committed, or ours / no longer ours     COMMIT

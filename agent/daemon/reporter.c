@@ -19,7 +19,7 @@
 
 struct reporter {
 	struct agent *agent;
-	struct buf last;       /* packed, without what changes all the time */
+	struct buf last; /* packed, without what changes all the time */
 	uint64_t sent_ms;
 	bool now;
 };
@@ -56,7 +56,8 @@ static uint64_t reporter__cpu_time_ns(pid_t pid)
 	if (f == NULL)
 		return 0;
 	if (fgets(line, sizeof(line), f) != NULL && (end = strrchr(line, ')')) != NULL)
-		if (sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64, &user, &system) != 2)
+		if (sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64, &user,
+			   &system) != 2)
 			user = system = 0;
 	fclose(f);
 	return (user + system) * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
@@ -75,7 +76,8 @@ static Gantry__DomainState reporter__state(const struct domain *d, const Gantry_
 		return stop ? GANTRY__DOMAIN_STATE__DOMAIN_STATE_STOPPING : GANTRY__DOMAIN_STATE__DOMAIN_STATE_PAUSED;
 	case ACTUAL_STOPPING:
 	case ACTUAL_ENDED:
-		return d->end == END_RETRY ? GANTRY__DOMAIN_STATE__DOMAIN_STATE_STARTING : GANTRY__DOMAIN_STATE__DOMAIN_STATE_STOPPING;
+		return d->end == END_RETRY ? GANTRY__DOMAIN_STATE__DOMAIN_STATE_STARTING
+					   : GANTRY__DOMAIN_STATE__DOMAIN_STATE_STOPPING;
 	case ACTUAL_STARTING:
 		/* Pausing and the like are such operations too: the guest has run. */
 		if (d->running_since_ms != 0)
@@ -88,7 +90,8 @@ static Gantry__DomainState reporter__state(const struct domain *d, const Gantry_
 	}
 }
 
-/* What is reported about a domain of the goals. The end of its very generation outweighs all but a QEMU that is here. */
+/* What is reported about a domain of the goals. The end of its very generation outweighs all but a QEMU that is here.
+ */
 static Gantry__DomainReport *reporter__domain(const struct domain *d, const Gantry__DomainGoal *goal, bool changing)
 {
 	Gantry__DomainReport *r = PB_NEW(Gantry__DomainReport, gantry__domain_report__init);

@@ -1,4 +1,5 @@
-/* What is, told to clusterd: at once after every change, at least every REPORT_EVERY_MS (REPORT_MIGRATING_MS during a migration). */
+/* What is, told to clusterd: at once after every change, at least every REPORT_EVERY_MS (REPORT_MIGRATING_MS during a
+ * migration). */
 #pragma once
 
 #include "agent/daemon/agent_state.h"

@@ -24,7 +24,8 @@ struct volume_task {
 
 static bool volume_task__same(const Gantry__Volume *x, const Gantry__Volume *y)
 {
-	return x->job_id == y->job_id && strcmp(x->pool, y->pool) == 0 && strcmp(x->name, y->name) == 0 && x->state == y->state;
+	return x->job_id == y->job_id && strcmp(x->pool, y->pool) == 0 && strcmp(x->name, y->name) == 0 &&
+	       x->state == y->state;
 }
 
 static char *volume_task__note(const Gantry__Volume *v)
@@ -42,7 +43,8 @@ static void volume_task__done(void *data, int rc, const struct err *err)
 	if (rc < 0 && err != NULL)
 		t->err = *err;
 	if (rc < 0)
-		log_error("task %" PRIu64 ": volume %s/%s: %s", t->volume->job_id, t->volume->pool, t->volume->name, t->err.text);
+		log_error("task %" PRIu64 ": volume %s/%s: %s", t->volume->job_id, t->volume->pool, t->volume->name,
+			  t->err.text);
 	agent_wake(t->agent);
 }
 

@@ -1,9 +1,9 @@
 /* agent_poke: plays clusterd towards one agent, for tests. Reads from stdin one command a line:
  *
- *     {"goals": {...}}      an AgentMessage as JSON; sent as it is. A migration's task without a token gets a fixed one.
- *     quorum on|off|silent  what the heartbeats say from now on (on at first), or that none are sent
- *     type TEXT, line TEXT  typed at the console that was opened; line: with the return key
- *     raw HEX               these bytes as a frame, to see what the agent makes of garbage
+ *     {"goals": {...}}      an AgentMessage as JSON; sent as it is. A migration's task without a token gets a fixed
+ * one. quorum on|off|silent  what the heartbeats say from now on (on at first), or that none are sent type TEXT, line
+ * TEXT  typed at the console that was opened; line: with the return key raw HEX               these bytes as a frame,
+ * to see what the agent makes of garbage
  *
  * and prints each AgentMessage that comes as one line of JSON {"ms": MONOTONIC, "message": {...}}. Ends with stdin or
  * with the connection (exit status 3).
@@ -219,9 +219,13 @@ static void poke_on_close(struct rpc_conn *conn, int rc, const struct err *err, 
 
 int main(int argc, char **argv)
 {
-	static const struct rpc_callbacks callbacks = {.on_open = poke_on_open, .on_frame = poke_on_frame, .on_close = poke_on_close};
+	static const struct rpc_callbacks callbacks = {
+	    .on_open = poke_on_open, .on_frame = poke_on_frame, .on_close = poke_on_close};
 	const char *path = argc > 1 ? argv[1] : PATH_AGENT_SOCKET;
-	struct poke p = {.loop = uv_default_loop(), .beating = true, .quorate = argc <= 3 || strcmp(argv[3], "off") != 0, .program = argc > 2 ? argv[2] : "clusterd"};
+	struct poke p = {.loop = uv_default_loop(),
+			 .beating = true,
+			 .quorate = argc <= 3 || strcmp(argv[3], "off") != 0,
+			 .program = argc > 2 ? argv[2] : "clusterd"};
 	struct err err;
 
 	signal(SIGPIPE, SIG_IGN);

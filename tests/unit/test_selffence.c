@@ -65,10 +65,10 @@ static void test_a_clock_that_goes_back_is_harmless(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_counts_from_the_start),
-		cmocka_unit_test(test_heartbeat_defers_and_lifts),
-		cmocka_unit_test(test_heartbeats_without_quorum_do_not_count),
-		cmocka_unit_test(test_a_clock_that_goes_back_is_harmless),
+	    cmocka_unit_test(test_counts_from_the_start),
+	    cmocka_unit_test(test_heartbeat_defers_and_lifts),
+	    cmocka_unit_test(test_heartbeats_without_quorum_do_not_count),
+	    cmocka_unit_test(test_a_clock_that_goes_back_is_harmless),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
