@@ -1,0 +1,372 @@
+/* clusterctl's line to clusterd, against a scripted clusterd in a thread of its own: lost answers, refusals, silence,
+ * tasks that end, daemons that go away. */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "clusterctl/ctl_client.h"
+#include "clusterctl/job_wait.h"
+#include "lib/cleanup.h"
+#include "proto/frame.h"
+#include "proto/pb.h"
+
+/* What the fake does with each request in turn. */
+enum act { HANG_UP, ANSWER, APPLIED_REFUSAL, RETRY_ERROR, SILENCE, JOB_RUNS, JOB_DONE, JOB_FAILED, END };
+
+struct fake {
+	char path[108];
+	int listener, fd;
+	const enum act *script;
+	pthread_t thread;
+	char clients[16][40];
+	uint64_t seqs[16];
+	size_t n_proposed, n_requests;
+};
+
+static void send_message(struct fake *f, uint64_t id, Gantry__CtlMessage *message)
+{
+	struct buf payload = {0}, out = {0};
+
+	message->id = id;
+	pb_pack(message, &payload);
+	frame_append(&out, FRAME_CTL, payload.data, payload.len);
+	assert_int_equal(write(f->fd, out.data, out.len), out.len);
+	buf_free(&payload);
+	buf_free(&out);
+}
+
+static void send_result(struct fake *f, uint64_t id, Gantry__Status status, const char *text, uint64_t index)
+{
+	Gantry__CtlMessage message = GANTRY__CTL_MESSAGE__INIT;
+	Gantry__CtlResult body = GANTRY__CTL_RESULT__INIT;
+	Gantry__CommandResult result = GANTRY__COMMAND_RESULT__INIT;
+
+	result.status = status;
+	result.text = (char *)text;
+	result.log_index = index;
+	result.job_id = 5;
+	body.result = &result;
+	message.body_case = GANTRY__CTL_MESSAGE__BODY_RESULT;
+	message.result = &body;
+	send_message(f, id, &message);
+}
+
+static void send_error(struct fake *f, uint64_t id, Gantry__Status status, const char *text)
+{
+	Gantry__CtlMessage message = GANTRY__CTL_MESSAGE__INIT;
+	Gantry__CtlError body = GANTRY__CTL_ERROR__INIT;
+
+	body.status = status;
+	body.text = (char *)text;
+	message.body_case = GANTRY__CTL_MESSAGE__BODY_ERROR;
+	message.error = &body;
+	send_message(f, id, &message);
+}
+
+static void send_job(struct fake *f, uint64_t id, Gantry__JobState state)
+{
+	Gantry__CtlMessage message = GANTRY__CTL_MESSAGE__INIT;
+	Gantry__CtlJob body = GANTRY__CTL_JOB__INIT;
+	Gantry__Job job = GANTRY__JOB__INIT;
+
+	job.id = 5;
+	job.kind = GANTRY__JOB_KIND__JOB_KIND_START;
+	job.state = state;
+	job.domain_name = (char *)"web1";
+	job.reason = (char *)(state == GANTRY__JOB_STATE__JOB_STATE_FAILED ? "no kernel" : "");
+	body.job = &job;
+	body.ended = state != GANTRY__JOB_STATE__JOB_STATE_RUNNING;
+	message.body_case = GANTRY__CTL_MESSAGE__BODY_JOB;
+	message.job = &body;
+	send_message(f, id, &message);
+}
+
+/* False: hang up. */
+static bool act_on(struct fake *f, const Gantry__CtlMessage *m)
+{
+	f->n_requests++;
+	if (m->body_case == GANTRY__CTL_MESSAGE__BODY_PROPOSE) {
+		snprintf(f->clients[f->n_proposed], sizeof(f->clients[0]), "%s", m->propose->command->client);
+		f->seqs[f->n_proposed++] = m->propose->command->seq;
+	}
+	switch (*f->script == END ? END : *f->script++) {
+	case ANSWER:
+		send_result(f, m->id, GANTRY__STATUS__STATUS_OK, "", 9);
+		return true;
+	case APPLIED_REFUSAL:
+		send_result(f, m->id, GANTRY__STATUS__STATUS_RETRY, "being migrated by task 4", 9);
+		return true;
+	case RETRY_ERROR:
+		send_error(f, m->id, GANTRY__STATUS__STATUS_RETRY, "syncing");
+		return true;
+	case SILENCE:
+		return true;
+	case JOB_RUNS:
+		send_job(f, m->id, GANTRY__JOB_STATE__JOB_STATE_RUNNING);
+		return *f->script != HANG_UP;
+	case JOB_DONE:
+		send_job(f, m->id, GANTRY__JOB_STATE__JOB_STATE_DONE);
+		return true;
+	case JOB_FAILED:
+		send_job(f, m->id, GANTRY__JOB_STATE__JOB_STATE_FAILED);
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void serve(struct fake *f)
+{
+	struct frame_parser parser;
+	struct frame frame;
+	char data[4096];
+	bool go_on = true;
+
+	frame_parser_init(&parser, 1 << 20, 1u << FRAME_CTL);
+	while (go_on) {
+		ssize_t n = read(f->fd, data, sizeof(data));
+		if (n <= 0)
+			break;
+		frame_parser_feed(&parser, data, (size_t)n);
+		while (go_on && frame_parser_next(&parser, &frame, NULL) == 1) {
+			Gantry__CtlMessage *m = gantry__ctl_message__unpack(NULL, frame.len, frame.payload);
+			go_on = act_on(f, m);
+			gantry__ctl_message__free_unpacked(m, NULL);
+		}
+	}
+	frame_parser_free(&parser);
+	/* A hang-up is an act of its own where it follows something that was said. */
+	if (!go_on && *f->script == HANG_UP)
+		f->script++;
+}
+
+static void *fake_main(void *data)
+{
+	struct fake *f = data;
+
+	while ((f->fd = accept(f->listener, NULL, NULL)) >= 0) {
+		serve(f);
+		close(f->fd);
+	}
+	return NULL;
+}
+
+static void fake_start(struct fake *f, const enum act *script)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	*f = (struct fake){.script = script};
+	snprintf(f->path, sizeof(f->path), "ctl-test-%d.sock", (int)getpid());
+	unlink(f->path);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%.107s", f->path);
+	f->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(f->listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(f->listener, 8), 0);
+	assert_int_equal(pthread_create(&f->thread, NULL, fake_main, f), 0);
+}
+
+static void fake_stop(struct fake *f)
+{
+	shutdown(f->listener, SHUT_RDWR);
+	pthread_join(f->thread, NULL);
+	close(f->listener);
+	unlink(f->path);
+}
+
+static int propose(const struct fake *f, uint32_t timeout_ms, struct err *err)
+{
+	struct ctl_options options = {.socket = f->path, .timeout_ms = timeout_ms};
+	Gantry__Command command = GANTRY__COMMAND__INIT;
+	Gantry__CmdDomainUndefine body = GANTRY__CMD_DOMAIN_UNDEFINE__INIT;
+	struct ctl_client *c;
+
+	command.body_case = GANTRY__COMMAND__BODY_DOMAIN_UNDEFINE;
+	command.domain_undefine = &body;
+	assert_int_equal(ctl_client_new(&options, &c, err), 0);
+	int rc = ctl_propose(c, &command, NULL, err);
+	ctl_client_free(c);
+	return rc;
+}
+
+static void test_lost_answer_is_asked_again_with_the_same_id(void **state)
+{
+	static const enum act lost[] = {HANG_UP, HANG_UP, ANSWER, END};
+	struct err err = {0};
+	struct fake f;
+
+	fake_start(&f, lost);
+	assert_int_equal(propose(&f, 5000, &err), 0);
+	fake_stop(&f);
+	assert_true(f.n_proposed >= 2);
+	assert_int_equal(strlen(f.clients[0]), 32);
+	for (size_t i = 1; i < f.n_proposed; i++) {
+		assert_string_equal(f.clients[i], f.clients[0]);
+		assert_int_equal(f.seqs[i], f.seqs[0]);
+	}
+	assert_int_equal(f.seqs[0], 1);
+}
+
+static void test_retry_status_is_retried(void **state)
+{
+	static const enum act script[] = {RETRY_ERROR, RETRY_ERROR, ANSWER, END};
+	struct err err = {0};
+	struct fake f;
+
+	fake_start(&f, script);
+	assert_int_equal(propose(&f, 5000, &err), 0);
+	fake_stop(&f);
+	assert_int_equal(f.n_proposed, 3);
+	assert_int_equal(f.seqs[2], f.seqs[0]);
+}
+
+/* The model has decided: asking again would give the same answer for ever. */
+static void test_applied_refusal_is_final(void **state)
+{
+	static const enum act script[] = {APPLIED_REFUSAL, ANSWER, END};
+	struct err err = {0};
+	struct fake f;
+
+	fake_start(&f, script);
+	assert_int_equal(propose(&f, 5000, &err), -EREMOTEIO);
+	fake_stop(&f);
+	assert_int_equal(err.status, GANTRY__STATUS__STATUS_RETRY);
+	assert_string_equal(err.text, "being migrated by task 4");
+	assert_int_equal(f.n_proposed, 1);
+}
+
+static void test_retries_end_at_the_timeout(void **state)
+{
+	static const enum act script[] = {RETRY_ERROR, RETRY_ERROR, RETRY_ERROR, RETRY_ERROR, RETRY_ERROR, RETRY_ERROR, RETRY_ERROR, END};
+	struct err err = {0};
+	struct fake f;
+
+	fake_start(&f, script);
+	assert_int_equal(propose(&f, 700, &err), -EAGAIN);
+	fake_stop(&f);
+	assert_int_equal(err.status, GANTRY__STATUS__STATUS_RETRY);
+	assert_string_equal(err.text, "syncing");
+	assert_true(f.n_proposed >= 2 && f.n_proposed <= 5);
+}
+
+static void test_silence_is_a_timeout(void **state)
+{
+	static const enum act script[] = {SILENCE, END};
+	struct err err = {0};
+	struct fake f;
+
+	fake_start(&f, script);
+	assert_int_equal(propose(&f, 300, &err), -ETIMEDOUT);
+	fake_stop(&f);
+	assert_int_equal(err.status, GANTRY__STATUS__STATUS_TIMEOUT);
+}
+
+static void test_no_daemon(void **state)
+{
+	struct fake f = {.path = "no-such.sock"};
+	struct err err = {0};
+	uint64_t began = ctl_now_ms();
+
+	assert_int_equal(propose(&f, 5000, &err), -ECONNREFUSED);
+	assert_int_equal(err.status, GANTRY__STATUS__STATUS_UNAVAILABLE);
+	assert_string_equal(err.text, "clusterd does not run on this host (no no-such.sock): systemctl start clusterd");
+	assert_true(ctl_now_ms() - began < 1000);
+}
+
+static int wait_job(const enum act *script, uint32_t timeout_s, struct invocation *inv, size_t *requests)
+{
+	Gantry__CtlJob *end = NULL;
+	struct fake f;
+
+	fake_start(&f, script);
+	*inv = (struct invocation){.socket = f.path, .timeout_s = timeout_s};
+	int rc = job_wait(inv, 5, &end);
+	struct err err = inv->err;
+	if (end != NULL) {
+		assert_int_equal(rc, 0);
+		gantry__ctl_job__free_unpacked(end, NULL);
+	}
+	invocation_clear(inv);
+	inv->err = err;
+	fake_stop(&f);
+	*requests = f.n_requests;
+	return rc;
+}
+
+static void test_task_is_watched_over_a_lost_connection(void **state)
+{
+	static const enum act script[] = {JOB_RUNS, HANG_UP, JOB_DONE, END};
+	struct invocation inv;
+	size_t requests;
+
+	assert_int_equal(wait_job(script, 0, &inv, &requests), 0);
+	assert_int_equal(requests, 2);
+}
+
+static void test_failed_task_says_why(void **state)
+{
+	static const enum act script[] = {JOB_FAILED, END};
+	struct invocation inv;
+	size_t requests;
+
+	assert_int_equal(wait_job(script, 0, &inv, &requests), -EREMOTEIO);
+	assert_int_equal(inv.err.status, GANTRY__STATUS__STATUS_FAILED);
+	assert_string_equal(inv.err.text, "web1: task 5 (start) failed: no kernel");
+}
+
+static void test_task_wait_has_an_end(void **state)
+{
+	static const enum act script[] = {JOB_RUNS, END};
+	struct invocation inv;
+	size_t requests;
+
+	assert_int_equal(wait_job(script, 1, &inv, &requests), GANTRY__STATUS__STATUS_TIMEOUT);
+}
+
+static void *interrupt_soon(void *data)
+{
+	usleep(200000);
+	kill(getpid(), SIGINT);
+	return NULL;
+}
+
+static void test_ctrl_c_leaves_the_task(void **state)
+{
+	static const enum act script[] = {JOB_RUNS, END};
+	struct invocation inv;
+	pthread_t thread;
+	size_t requests;
+
+	assert_int_equal(pthread_create(&thread, NULL, interrupt_soon, NULL), 0);
+	assert_int_equal(wait_job(script, 0, &inv, &requests), 130);
+	pthread_join(thread, NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lost_answer_is_asked_again_with_the_same_id),
+		cmocka_unit_test(test_retry_status_is_retried),
+		cmocka_unit_test(test_applied_refusal_is_final),
+		cmocka_unit_test(test_retries_end_at_the_timeout),
+		cmocka_unit_test(test_silence_is_a_timeout),
+		cmocka_unit_test(test_no_daemon),
+		cmocka_unit_test(test_task_is_watched_over_a_lost_connection),
+		cmocka_unit_test(test_failed_task_says_why),
+		cmocka_unit_test(test_task_wait_has_an_end),
+		cmocka_unit_test(test_ctrl_c_leaves_the_task),
+	};
+
+	signal(SIGPIPE, SIG_IGN);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
