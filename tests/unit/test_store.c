@@ -24,7 +24,7 @@ static char folder[64], path[96];
 
 static int make_folder(void **state)
 {
-	snprintf(folder, sizeof(folder), "/tmp/test-store-XXXXXX");
+	snprintf(folder, sizeof(folder), "test-store-XXXXXX");
 	assert_non_null(mkdtemp(folder));
 	snprintf(path, sizeof(path), "%s/clusterd.db", folder);
 	return 0;
