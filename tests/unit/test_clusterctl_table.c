@@ -193,6 +193,29 @@ static void test_help_names_everything(void **state)
 	buf_free(&all);
 }
 
+/* A man page that lacks a command or an option is wrong the day it is read. */
+static void test_man_page_names_everything(void **state)
+{
+	char text[65536];
+	FILE *f = fopen(CLUSTERCTL_MAN, "r");
+
+	assert_non_null(f);
+	text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
+	fclose(f);
+	for (size_t i = 0; i < command_table_n; i++) {
+		_cleanup_free_ char *name = str_printf("*%s*", command_table[i].name);
+		if (!strstr(text, name))
+			fail_msg("%s is not in the man page", name);
+		for (size_t j = 0; j < COMMAND_OPTIONS_MAX && command_table[i].options[j].name; j++) {
+			_cleanup_free_ char *option = str_printf("*--%s*", command_table[i].options[j].name);
+			if (!strstr(text, option))
+				fail_msg("%s of %s is not in the man page", option, name);
+		}
+	}
+	for (size_t i = 0; command_globals[i].name; i++)
+		assert_non_null(strstr(text, command_globals[i].name));
+}
+
 static void test_sizes(void **state)
 {
 	static const struct {
@@ -264,6 +287,7 @@ int main(void)
 		cmocka_unit_test(test_prefixes),	cmocka_unit_test(test_table_is_sound),
 		cmocka_unit_test(test_options),		cmocka_unit_test(test_option_errors),
 		cmocka_unit_test(test_completion),	cmocka_unit_test(test_help_names_everything),
+		cmocka_unit_test(test_man_page_names_everything),
 		cmocka_unit_test(test_sizes),		cmocka_unit_test(test_formats),
 		cmocka_unit_test(test_yaml),
 	};
