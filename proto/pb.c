@@ -65,26 +65,153 @@ void pb_u32_append(uint32_t **array, size_t *n, uint32_t value)
 	(*array)[(*n)++] = value;
 }
 
-void pb_pack(const void *message, struct buf *out)
+size_t pb_field_size(ProtobufCType type)
 {
-	size_t size = protobuf_c_message_get_packed_size(message);
-
-	out->len += protobuf_c_message_pack(message, buf_reserve(out, size));
+	switch (type) {
+	case PROTOBUF_C_TYPE_INT32:
+	case PROTOBUF_C_TYPE_SINT32:
+	case PROTOBUF_C_TYPE_SFIXED32:
+	case PROTOBUF_C_TYPE_UINT32:
+	case PROTOBUF_C_TYPE_FIXED32:
+	case PROTOBUF_C_TYPE_FLOAT:
+		return sizeof(uint32_t);
+	case PROTOBUF_C_TYPE_INT64:
+	case PROTOBUF_C_TYPE_SINT64:
+	case PROTOBUF_C_TYPE_SFIXED64:
+	case PROTOBUF_C_TYPE_UINT64:
+	case PROTOBUF_C_TYPE_FIXED64:
+	case PROTOBUF_C_TYPE_DOUBLE:
+		return sizeof(uint64_t);
+	case PROTOBUF_C_TYPE_ENUM:
+		return sizeof(int);
+	case PROTOBUF_C_TYPE_BOOL:
+		return sizeof(protobuf_c_boolean);
+	case PROTOBUF_C_TYPE_STRING:
+	case PROTOBUF_C_TYPE_MESSAGE:
+		return sizeof(void *);
+	case PROTOBUF_C_TYPE_BYTES:
+		return sizeof(ProtobufCBinaryData);
+	}
+	abort();
 }
 
+/* One value from one place to another; what it points to is copied too. */
+static void pb__copy_value(const ProtobufCFieldDescriptor *f, const void *from, void *to)
+{
+	const ProtobufCBinaryData *bytes = from;
+	const void *pointer;
+	void *copy;
+
+	switch (f->type) {
+	case PROTOBUF_C_TYPE_STRING:
+		memcpy(&pointer, from, sizeof(pointer));
+		/* The shared empty string stays shared, except in repeated fields (see pb.h). */
+		if (pointer == protobuf_c_empty_string && f->label != PROTOBUF_C_LABEL_REPEATED)
+			copy = (char *)protobuf_c_empty_string;
+		else
+			copy = str_dup(pointer);
+		memcpy(to, &copy, sizeof(copy));
+		break;
+	case PROTOBUF_C_TYPE_MESSAGE:
+		memcpy(&pointer, from, sizeof(pointer));
+		copy = pointer ? pb_clone(pointer) : NULL;
+		memcpy(to, &copy, sizeof(copy));
+		break;
+	case PROTOBUF_C_TYPE_BYTES:
+		*(ProtobufCBinaryData *)to = (ProtobufCBinaryData){
+			.len = bytes->len, .data = bytes->len ? mem_dup(bytes->data, bytes->len) : NULL,
+		};
+		break;
+	default:
+		memcpy(to, from, pb_field_size(f->type));
+		break;
+	}
+}
+
+static void pb__copy_repeated(const ProtobufCFieldDescriptor *f, const uint8_t *from, uint8_t *to)
+{
+	size_t n = *(const size_t *)(from + f->quantifier_offset), size = pb_field_size(f->type);
+	const uint8_t *items;
+	uint8_t *copies;
+
+	if (!n)
+		return;
+	memcpy(&items, from + f->offset, sizeof(items));
+	copies = mem_alloc(n * size);
+	for (size_t i = 0; i < n; i++)
+		pb__copy_value(f, items + i * size, copies + i * size);
+	memcpy(to + f->offset, &copies, sizeof(copies));
+	*(size_t *)(to + f->quantifier_offset) = n;
+}
+
+/* Recursion ends with the message types, which do not contain themselves. */
 void *pb_clone(const void *message)
 {
 	const ProtobufCMessage *m = message;
-	struct buf packed = {0};
-	void *copy;
+	const uint8_t *from = message;
+	uint8_t *to = mem_alloc(m->descriptor->sizeof_message);
 
-	pb_pack(m, &packed);
-	copy = protobuf_c_message_unpack(m->descriptor, NULL, packed.len, packed.data);
-	buf_free(&packed);
-	/* What was just packed can always be read again: only memory can fail. */
-	if (!copy)
-		abort();
-	return copy;
+	protobuf_c_message_init(m->descriptor, to);
+	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+
+		if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+			pb__copy_repeated(f, from, to);
+			continue;
+		}
+		if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) {
+			/* Of the alternatives, which share their place, only the chosen one. */
+			if (*(const uint32_t *)(from + f->quantifier_offset) != f->id)
+				continue;
+			*(uint32_t *)(to + f->quantifier_offset) = f->id;
+		}
+		pb__copy_value(f, from + f->offset, to + f->offset);
+	}
+	return to;
+}
+
+static bool pb__has_unknown(const ProtobufCMessage *m);
+
+static bool pb__field_has_unknown(const ProtobufCFieldDescriptor *f, const uint8_t *base)
+{
+	ProtobufCMessage *const *items, *one;
+	size_t n;
+
+	if (f->type != PROTOBUF_C_TYPE_MESSAGE)
+		return false;
+	if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+		n = *(const size_t *)(base + f->quantifier_offset);
+		memcpy(&items, base + f->offset, sizeof(items));
+		for (size_t i = 0; i < n; i++)
+			if (pb__has_unknown(items[i]))
+				return true;
+		return false;
+	}
+	if ((f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) && *(const uint32_t *)(base + f->quantifier_offset) != f->id)
+		return false;
+	memcpy(&one, base + f->offset, sizeof(one));
+	return one && pb__has_unknown(one);
+}
+
+static bool pb__has_unknown(const ProtobufCMessage *m)
+{
+	if (m->n_unknown_fields)
+		return true;
+	for (unsigned i = 0; i < m->descriptor->n_fields; i++)
+		if (pb__field_has_unknown(&m->descriptor->fields[i], (const uint8_t *)m))
+			return true;
+	return false;
+}
+
+void pb_pack(const void *message, struct buf *out)
+{
+	ProtobufCMessage *known = pb__has_unknown(message) ? pb_clone(message) : NULL;
+	const ProtobufCMessage *m = known ? known : message;
+	size_t size = protobuf_c_message_get_packed_size(m);
+
+	out->len += protobuf_c_message_pack(m, buf_reserve(out, size));
+	if (known)
+		protobuf_c_message_free_unpacked(known, NULL);
 }
 
 bool pb_equal(const void *a, const void *b)

@@ -23,10 +23,13 @@ void pb_array_remove(void *array_field, size_t *n, size_t pos);  /* does not fre
 /* Appends a copy. pb_string_append(&spec->cpus, &spec->n_cpus, "0-3"). */
 void pb_string_append(char ***array, size_t *n, const char *value);
 void pb_u32_append(uint32_t **array, size_t *n, uint32_t value);
-/* Deep copy; same descriptor. Owner: caller. */
+/* Deep copy; same descriptor. Owner: caller. Fields that this release does not know are left out. */
 void *pb_clone(const void *message);
 bool pb_equal(const void *a, const void *b);
-/* Packs behind what is in out. */
+/* Packs behind what is in out. Fields that this release does not know are left out: protobuf-c would read some of
+ * them (field number 0) and write them in a form that it cannot read again, and a log must never hold such bytes. */
 void pb_pack(const void *message, struct buf *out);
+/* Bytes that one value of this type takes in its struct or array. */
+size_t pb_field_size(ProtobufCType type);
 /* A new zeroed message of a descriptor on the heap. PB_NEW(Gantry__Host, gantry__host__init). */
 #define PB_NEW(type, init_fn) ({ type *pb_new_ = mem_alloc(sizeof(type)); init_fn(pb_new_); pb_new_; })

@@ -90,36 +90,6 @@ static int pbjson__enum_value(const ProtobufCEnumDescriptor *d, const char *word
 
 /* ---- message to JSON ---- */
 
-static size_t pbjson__size_of(ProtobufCType type)
-{
-	switch (type) {
-	case PROTOBUF_C_TYPE_INT32:
-	case PROTOBUF_C_TYPE_SINT32:
-	case PROTOBUF_C_TYPE_SFIXED32:
-	case PROTOBUF_C_TYPE_UINT32:
-	case PROTOBUF_C_TYPE_FIXED32:
-	case PROTOBUF_C_TYPE_FLOAT:
-		return sizeof(uint32_t);
-	case PROTOBUF_C_TYPE_INT64:
-	case PROTOBUF_C_TYPE_SINT64:
-	case PROTOBUF_C_TYPE_SFIXED64:
-	case PROTOBUF_C_TYPE_UINT64:
-	case PROTOBUF_C_TYPE_FIXED64:
-	case PROTOBUF_C_TYPE_DOUBLE:
-		return sizeof(uint64_t);
-	case PROTOBUF_C_TYPE_ENUM:
-		return sizeof(int);
-	case PROTOBUF_C_TYPE_BOOL:
-		return sizeof(protobuf_c_boolean);
-	case PROTOBUF_C_TYPE_STRING:
-	case PROTOBUF_C_TYPE_MESSAGE:
-		return sizeof(void *);
-	case PROTOBUF_C_TYPE_BYTES:
-		return sizeof(ProtobufCBinaryData);
-	}
-	return 0;
-}
-
 /* JSON is UTF-8; a text that is not (a guest's, a peer's) keeps its ASCII. */
 static json_t *pbjson__string(const char *text)
 {
@@ -193,7 +163,7 @@ static bool pbjson__is_default(const ProtobufCFieldDescriptor *f, const void *at
 
 	if (f->type == PROTOBUF_C_TYPE_STRING)
 		return !*(char *const *)at || !**(char *const *)at;
-	return memcmp(at, zero, pbjson__size_of(f->type)) == 0;
+	return memcmp(at, zero, pb_field_size(f->type)) == 0;
 }
 
 static bool pbjson__is_secret(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *f)
@@ -212,7 +182,7 @@ static json_t *pbjson__repeated(const ProtobufCFieldDescriptor *f, const uint8_t
 		return NULL;
 	array = json_array();
 	for (size_t i = 0; i < n; i++)
-		json_array_append_new(array, pbjson__value(f, items + i * pbjson__size_of(f->type), all));
+		json_array_append_new(array, pbjson__value(f, items + i * pb_field_size(f->type), all));
 	return array;
 }
 
@@ -364,7 +334,7 @@ static void pbjson__own_element(const ProtobufCFieldDescriptor *f, void *at)
 
 static int pbjson__set_repeated(const ProtobufCFieldDescriptor *f, const json_t *json, uint8_t *base, struct err *err)
 {
-	size_t size = pbjson__size_of(f->type), n = json_array_size(json);
+	size_t size = pb_field_size(f->type), n = json_array_size(json);
 	size_t *count = (size_t *)(base + f->quantifier_offset);
 	uint8_t *items;
 
@@ -400,7 +370,7 @@ static int pbjson__set_oneof(const ProtobufCFieldDescriptor *f, const json_t *js
 	rc = pbjson__set_value(f, json, &storage, err);
 	if (rc < 0)
 		return rc;
-	memcpy(base + f->offset, &storage, pbjson__size_of(f->type));
+	memcpy(base + f->offset, &storage, pb_field_size(f->type));
 	*which = f->id;
 	return 0;
 }

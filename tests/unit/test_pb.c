@@ -88,6 +88,58 @@ static void test_clone_and_equal(void **state)
 	gantry__domain__free_unpacked(e, NULL);
 }
 
+static void test_clone_copies_every_kind_of_field(void **state)
+{
+	Gantry__Command *c = PB_NEW(Gantry__Command, gantry__command__init), *copy;
+
+	c->time_ms = UINT64_MAX;
+	c->body_case = GANTRY__COMMAND__BODY_MIGRATE_START;
+	c->migrate_start = PB_NEW(Gantry__CmdMigrateStart, gantry__cmd_migrate_start__init);
+	pb_set_bytes(&c->migrate_start->token, "\0\1\2\3", 4);
+	copy = pb_clone(c);
+	assert_true(pb_equal(c, copy));
+	assert_ptr_not_equal(c->migrate_start->token.data, copy->migrate_start->token.data);
+	gantry__command__free_unpacked(c, NULL);
+	assert_memory_equal(copy->migrate_start->token.data, "\0\1\2\3", 4);
+	gantry__command__free_unpacked(copy, NULL);
+
+	Gantry__DomainSpec *s = PB_NEW(Gantry__DomainSpec, gantry__domain_spec__init), *t;
+	s->rtc_offset_s = -7;
+	pb_string_append(&s->cpus, &s->n_cpus, "");
+	pb_string_append(&s->cpus, &s->n_cpus, "1-3");
+	PB_APPEND(s, disks, PB_NEW(Gantry__Disk, gantry__disk__init));
+	pb_set_string(&s->disks[0]->vdev, "xvda");
+	t = pb_clone(s);
+	gantry__domain_spec__free_unpacked(s, NULL);
+	assert_int_equal(t->rtc_offset_s, -7);
+	assert_string_equal(t->cpus[0], "");
+	assert_string_equal(t->cpus[1], "1-3");
+	assert_string_equal(t->disks[0]->vdev, "xvda");
+	gantry__domain_spec__free_unpacked(t, NULL);
+}
+
+/* Found by the fuzzer: protobuf-c reads field number 0 in a long form and writes it in one that it refuses. */
+static void test_unknown_fields_end_here(void **state)
+{
+	static const uint8_t strange[] = {0x0a, 0x0c, 0x0a, 4, 'w', 'e', 'b', '1', 0x80, 0x00, 0x0e, 0x98, 0x3f, 0x01};
+	Gantry__CmdDomainCreate *c = gantry__cmd_domain_create__unpack(NULL, sizeof(strange), strange), *again;
+	struct buf out = {0};
+
+	assert_non_null(c);
+	assert_int_equal(c->spec->base.n_unknown_fields, 2);
+	pb_pack(c, &out);
+	again = gantry__cmd_domain_create__unpack(NULL, out.len, out.data);
+	assert_non_null(again);
+	assert_int_equal(again->spec->base.n_unknown_fields, 0);
+	assert_string_equal(again->spec->name, "web1");
+	gantry__cmd_domain_create__free_unpacked(again, NULL);
+	again = pb_clone(c);
+	assert_int_equal(again->spec->base.n_unknown_fields, 0);
+	gantry__cmd_domain_create__free_unpacked(again, NULL);
+	gantry__cmd_domain_create__free_unpacked(c, NULL);
+	buf_free(&out);
+}
+
 static void test_pack_appends(void **state)
 {
 	Gantry__Host *a = host_new("a", 1), *b;
@@ -176,6 +228,8 @@ int main(void)
 		cmocka_unit_test(test_strings_and_bytes),
 		cmocka_unit_test(test_arrays),
 		cmocka_unit_test(test_clone_and_equal),
+		cmocka_unit_test(test_clone_copies_every_kind_of_field),
+		cmocka_unit_test(test_unknown_fields_end_here),
 		cmocka_unit_test(test_pack_appends),
 		cmocka_unit_test(test_buf),
 		cmocka_unit_test(test_err_text),
