@@ -8,6 +8,7 @@
 
 #include "agent/daemon/console.h"
 #include "agent/daemon/domain_note.h"
+#include "agent/daemon/domain_start.h"
 #include "agent/daemon/migration_host.h"
 #include "hypervisor/qemu_args.h"
 #include "hypervisor/qmp.h"
@@ -94,7 +95,7 @@ static void domain_end__classify(struct domain *d, int status, const char *log_t
 void domain_end_exited(struct domain *d, int exit_status, const char *log_tail)
 {
 	d->qemu_dead = true;
-	if (d->end == END_NONE)
+	if (d->end == END_NONE && !domain_start_image_busy(d, log_tail))
 		domain_end__classify(d, exit_status, log_tail);
 	migration_host_qemu_died(d, d->end_reason);
 	d->actual = ACTUAL_STOPPING;

@@ -334,6 +334,20 @@ int domain_start_copy(struct domain *d, const Gantry__MigrationGoal *goal, struc
 	return 0;
 }
 
+/* The leases are ours, so whoever holds QEMU's lock is an older QEMU that is ending, or the server's memory of one on a
+ * host that died (an NFS server keeps such locks for a while). QEMU tells it by its words alone. */
+bool domain_start_image_busy(struct domain *d, const char *log_tail)
+{
+	struct err err;
+
+	if (d->copy || d->running_since_ms != 0 || d->actual != ACTUAL_STARTING || log_tail == NULL ||
+	    strstr(log_tail, "Failed to get") == NULL || strstr(log_tail, "lock") == NULL)
+		return false;
+	err_set(&err, EBUSY, "domain '%s': another process still holds an image of it: %s", d->name, log_tail);
+	domain_start__failed(d, -EBUSY, &err);
+	return true;
+}
+
 void domain_start_never_ready(struct domain *d, const struct err *err)
 {
 	domain_start__failed(d, -ENOTCONN, err);

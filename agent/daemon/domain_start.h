@@ -17,6 +17,8 @@ int domain_start_copy(struct domain *d, const Gantry__MigrationGoal *goal, struc
 void domain_start_ready(struct domain *d);
 /* They never came up: the start has failed. */
 void domain_start_never_ready(struct domain *d, const struct err *err);
+/* A QEMU that ended in its start because another process still has an image: true, and the start is tried again. */
+bool domain_start_image_busy(struct domain *d, const char *log_tail);
 /* Takes the leases of the QEMU's generation; cb of the result comes with the domain as data. The guest must not run. */
 int domain_start_leases(struct domain *d, storage_cb cb, struct err *err);
 /* In a callback of the acquisition: keeps the set or notes that there is none. */

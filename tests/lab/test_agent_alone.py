@@ -79,7 +79,7 @@ def test_an_older_goal_is_refused_also_after_a_restart(box, poke):
     poke.push(domains=[])
     wait_until("the refusal", lambda: poke.errors)
     assert "older" in poke.errors[0]["text"] and len(box.qemus()) == 1
-    wait_until("the note", lambda: " 5 11" in box.read("/var/lib/gantry/agent/goals"))
+    wait_until("the note", lambda: " 5 12" in box.read("/var/lib/gantry/agent/goals"))
     box.kill_agent()
     box.start_agent()
     again = Poke(box)
@@ -267,3 +267,30 @@ def test_a_qemu_whose_pid_file_was_never_written_is_found_and_ended(box, poke):
     again.goals.update(index=50, domains=poke.goals["domains"])
     again.push()
     again.wait_domain(DOM, "running", 1)
+
+
+def test_taps_come_and_go_with_the_domain(box, poke):
+    def taps():
+        return [line.split(":")[1].strip() for line in box.run("ip", "-o", "link", "show", "master", "gbr0", check=False).splitlines()]
+
+    running(poke, box, nics=[{"mac": "00:16:3e:00:00:01"}, {"mac": "00:16:3e:00:00:02", "ifname": "web0"}])
+    assert len(taps()) == 2 and "web0" in taps()
+    # Killed together with its agent: the next one cleans what the note names.
+    box.kill_agent()
+    os.kill(box.qemus()[0], signal.SIGKILL)
+    wait_until("no QEMU", lambda: not box.qemus())
+    box.run("ip", "tuntap", "add", "dev", "vif99.0", "mode", "tap")
+    box.start_agent()
+    again = Poke(box)
+    again.goals.update(index=50, domains=poke.goals["domains"])
+    again.push()
+    again.wait_domain(DOM, "crashed", 1)
+    assert taps() == []
+    assert "vif99.0" not in box.run("ip", "-o", "link")
+
+
+def test_vnc_is_reported_and_its_password_set(box, poke):
+    d = running(poke, box, displays=[{"vnc": True, "vnc_unused": True, "vnc_password": "secret"}], vga="stdvga")
+    d = wait_until("the address", lambda: poke.domain(DOM).get("vnc"))
+    assert d == "127.0.0.1:5900"
+    assert "secret" not in box.read("/var/log/gantry/qemu-dom1.log") and "not set" not in box.log()
