@@ -255,7 +255,7 @@ static void host_volumes_died(struct model_apply *a, const char *host)
 		snprintf(reason, sizeof(reason), "%s died while it made the volume", host);
 		if (job && job->state == JOB(RUNNING))
 			model__job_end(a, job, JOB(FAILED), reason);
-		model__event(a, ERROR, "volume", v->name, "volume-failed", "%s/%s: %s", v->pool, v->name, reason);
+		model__event(a, ERROR, "pool", v->pool, "volume-failed", "%s/%s: %s", v->pool, v->name, reason);
 		PB_REMOVE(a->s, volumes, i);
 	}
 }

@@ -103,8 +103,9 @@ static int migrate_check_domain(struct model_apply *a, const Gantry__Domain *d)
 	char doing[LIMIT_NAME_CHARS + 64];
 
 	if (job)
-		return model__refuse(a, STATUS(RETRY), "domain '%s' is %s: wait for it, or cancel it ('clusterctl task cancel %llu')", d->spec->name,
-				     model__job_doing(job, doing, sizeof(doing)), (unsigned long long)job->id);
+		return model__refuse(a, STATUS(RETRY), "domain '%s' is %s: wait for it%s ('clusterctl task %s %llu')", d->spec->name,
+				     model__job_doing(job, doing, sizeof(doing)), job->kind == KIND(MIGRATE) ? ", or cancel it" : "",
+				     job->kind == KIND(MIGRATE) ? "cancel" : "watch", (unsigned long long)job->id);
 	if (!*d->host)
 		return model__refuse(a, STATUS(CONSTRAINT), "domain '%s' is %s: only a running domain can be migrated; start it where you want it "
 				     "('clusterctl start %s')", d->spec->name, model__domain_word(d->state), d->spec->name);

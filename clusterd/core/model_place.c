@@ -34,10 +34,11 @@ void model__domain_move(struct model_apply *a, Gantry__Domain *d, Gantry__Domain
 		d->state_since_ms = a->cmd->time_ms;
 	d->state = to;
 	d->generation = generation;
-	pb_set_string(&d->host, host);
 	pb_set_string(&d->reason, reason);
-	if (*host)
+	if (owned)
 		pb_set_string(&d->last_host, host);
+	/* Last: host may be the very text that is replaced here. */
+	pb_set_string(&d->host, host);
 }
 
 void model__domain_leave(struct model_apply *a, Gantry__Domain *d, Gantry__DomainState to, const char *reason, const char *proof)
@@ -270,6 +271,7 @@ int model__domain_place(struct model_apply *a, const Gantry__CmdDomainPlace *c)
 int model__domain_wait(struct model_apply *a, const Gantry__CmdDomainWait *c)
 {
 	Gantry__Domain *d = model_domain(a->m, c->uuid);
+	Gantry__Job *job;
 	char reason[ERR_TEXT_MAX];
 	int rc = check_decision(a, d, c->uuid, c->generation);
 
@@ -286,6 +288,10 @@ int model__domain_wait(struct model_apply *a, const Gantry__CmdDomainWait *c)
 	if (model__is(d->reason, c->reason))
 		return 0;
 	model__domain_move(a, d, DOM(WAITING), "", d->generation, c->reason);
+	/* Who watches the task is told what it waits for. */
+	job = model__domain_job(a->m, d);
+	if (job)
+		pb_set_string(&job->reason, c->reason);
 	model__event(a, WARNING, "domain", d->spec->name, "domain-waiting", "%s waits: %s", d->spec->name, c->reason);
 	return 0;
 }

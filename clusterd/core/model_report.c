@@ -249,8 +249,8 @@ void model_commands_for_report(const struct model *m, const char *host, const Ga
 
 		if (job)
 			report_migration(&f, d, job);
-		/* One word about a domain at a time: the next report says what is left to say. */
-		if (model__is(d->host, host) && f.n == before)
+		/* The word about an activation is the word about the domain too. */
+		if (model__is(d->host, host) && !(job && job->committed && f.n > before))
 			report_domain(&f, d, job != NULL);
 	}
 	for (size_t i = 0; i < report->n_volumes; i++)
