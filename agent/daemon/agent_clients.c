@@ -54,6 +54,8 @@ static void agent_clients__free(struct client *c)
 	console_client_gone(c);
 	if (c->hello != NULL)
 		gantry__migration_hello__free_unpacked(c->hello, NULL);
+	if (c->agent->stopping && c->agent->n_clients == 0)
+		uv_stop(c->agent->loop);
 	free(c);
 }
 

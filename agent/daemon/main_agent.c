@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include "agent/daemon/agent_clients.h"
 #include "agent/daemon/agent_pass.h"
@@ -18,18 +19,21 @@
 #include "lib/log.h"
 #include "lib/paths.h"
 
+#define SIGNALS 3
+#define BLACKBOX PATH_LOG "/gantry-agent.blackbox"
 #define STOP_TAKES_MS 1500 /* connections flush; then the process ends whatever they do */
 
-static const char usage[] = "gantry-agent: runs the domains of this host as the cluster wants it\n"
-			    "\n"
-			    "usage: gantry-agent [--config FILE] [--debug]\n"
-			    "  -c, --config FILE  this host's settings (" PATH_HOST_CONFIG ")\n"
-			    "  -d, --debug        log what is decided, too\n"
-			    "  -h, --help         this text\n"
-			    "  -V, --version      the version\n"
-			    "\n"
-			    "It is started by its service unit. SIGTERM ends the agent alone: running domains go on\n"
-			    "and are found again by the next agent.\n";
+static const char usage[] =
+    "gantry-agent: runs the domains of this host as the cluster wants it\n"
+    "\n"
+    "usage: gantry-agent [--config FILE] [--debug]\n"
+    "  -c, --config FILE  this host's settings (" PATH_HOST_CONFIG ")\n"
+    "  -d, --debug        log what is decided, too\n"
+    "  -h, --help         this text\n"
+    "  -V, --version      the version\n"
+    "\n"
+    "It is started by its service unit. SIGTERM ends the agent alone: running domains go on\n"
+    "and are found again by the next agent. SIGUSR1 writes the flight recorder to\n" BLACKBOX ".\n";
 
 struct main_options {
 	const char *config;
@@ -95,16 +99,22 @@ static void main__on_signal(uv_signal_t *signal, int number)
 	uv_timer_start(&a->tick, main__on_deadline, a->n_clients > 0 ? STOP_TAKES_MS : 0, 0);
 }
 
+static void main__on_dump(uv_signal_t *signal, int number)
+{
+	log_dump_blackbox();
+}
+
 static int main__signals(struct agent *a, uv_signal_t *signals)
 {
-	static const int numbers[] = {SIGTERM, SIGINT};
+	static const struct {
+		int number;
+		uv_signal_cb cb;
+	} wanted[SIGNALS] = {{SIGTERM, main__on_signal}, {SIGINT, main__on_signal}, {SIGUSR1, main__on_dump}};
 
-	/* A peer that closes its socket is an error of that write, not the end of the agent. */
-	signal(SIGPIPE, SIG_IGN);
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < SIGNALS; i++) {
 		uv_signal_init(a->loop, &signals[i]);
 		signals[i].data = a;
-		if (uv_signal_start(&signals[i], main__on_signal, numbers[i]) < 0)
+		if (uv_signal_start(&signals[i], wanted[i].cb, wanted[i].number) < 0)
 			return -EINVAL;
 	}
 	return 0;
@@ -139,16 +149,18 @@ static int main__prepare(struct agent *a, const char *config, struct err *err)
 int main(int argc, char **argv)
 {
 	struct main_options options = {.config = PATH_HOST_CONFIG};
-	uv_signal_t signals[2];
+	uv_signal_t signals[SIGNALS];
 	struct agent a = {0};
 	struct err err;
 	int rc = main__options(argc, argv, &options);
 
 	if (rc != 0)
 		return rc;
+	/* A peer that closes its socket is an error of that write, not the end of the agent. */
+	signal(SIGPIPE, SIG_IGN);
 	/* Read once by libuv, at its first use: a stalled pool holds one thread, and there may be many pools. */
 	setenv("UV_THREADPOOL_SIZE", "16", 0);
-	log_open("gantry-agent", options.debug, NULL);
+	log_open("gantry-agent", options.debug, BLACKBOX);
 	a.loop = uv_default_loop();
 	rc = main__prepare(&a, options.config, &err);
 	if (rc == 0 && main__signals(&a, signals) < 0)
@@ -162,7 +174,8 @@ int main(int argc, char **argv)
 	uv_timer_start(&a.tick, main__on_tick, 0, AGENT_TICK_MS);
 	sd_notify(0, "READY=1");
 	uv_run(a.loop, UV_RUN_DEFAULT);
-	/* All state is on disk or in the QEMUs; what the process holds ends with it. */
+	/* All state is on disk or in the QEMUs. Not return: libuv would wait for the thread that a dead NFS server
+	 * holds. */
 	log_close();
-	return 0;
+	_exit(0);
 }

@@ -1,6 +1,7 @@
 """The agent without a cluster: goals in, reports out, real QEMUs. Run as root with a built tree."""
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -294,3 +295,13 @@ def test_vnc_is_reported_and_its_password_set(box, poke):
     d = wait_until("the address", lambda: poke.domain(DOM).get("vnc"))
     assert d == "127.0.0.1:5900"
     assert "secret" not in box.read("/var/log/gantry/qemu-dom1.log") and "not set" not in box.log()
+
+
+def test_it_ends_quickly_and_says_what_it_is(box, poke):
+    assert subprocess.run([AGENT, "--version"], capture_output=True, text=True).stdout.startswith("gantry-agent ")
+    assert "--config" in subprocess.run([AGENT, "--help"], capture_output=True, text=True).stdout
+    assert subprocess.run([AGENT, "--nonsense"], capture_output=True).returncode == 64
+    second = box.run(AGENT, check=False, stderr=subprocess.STDOUT)
+    assert "agent.sock" in second, "one agent a host"
+    since = time.monotonic()
+    assert box.kill_agent(signal.SIGTERM) == 0 and time.monotonic() - since < 1

@@ -8,7 +8,7 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from agentbox import AGENT, BOOT_SECTOR, BUILD, Pair, Poke, spec, uuid_of, wait_until  # noqa: E402
+from agentbox import AGENT, BOOT_SECTOR, BUILD, Pair, Poke, goal, spec, uuid_of, wait_until  # noqa: E402
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(AGENT), reason="needs root and a built agent")
 DOM = uuid_of(1)
@@ -101,6 +101,11 @@ def test_abort_when_complete_leaves_the_guest_on_the_source(pair, dom):
     ready(pair, dom)
     pair.end()
     runs_only_on(pair, pair.a, 1)
+    # The lease was taken back: what was handed to generation 2 is worth nothing any more.
+    b_(pair).push(domains=[goal(dom, 2)])
+    wait_until("the refusal", lambda: "hostA" in b_(pair).domain(DOM).get("reason", ""))
+    assert b_(pair).domain(DOM)["state"] == "starting" and not pair.b.qemus()
+    b_(pair).push(domains=[])
     # and it can be moved again
     ready(pair, dom, job=JOB + 1)
     pair.commit(dom, pair.a, JOB + 1, 2)
