@@ -64,3 +64,4 @@
 #define LIMIT_AGENT_CHANNELS_HELD 16           /* migration channels that wait for the goals to name their task */
 #define LIMIT_API_REQUESTS 64                 /* proposals of one client that are under way */
 #define LIMIT_CONSOLE_QUEUE_BYTES (2u << 20)  /* unread console output; then the agent is not read on (above the drain mark of proto/rpc.h) */
+#define LIMIT_CPG_WINDOW 128                  /* own messages that corosync has not delivered back yet */

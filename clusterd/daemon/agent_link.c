@@ -271,6 +271,8 @@ static void on_open(struct rpc_conn *conn, void *data)
 	Gantry__AgentMessage m = GANTRY__AGENT_MESSAGE__INIT;
 	Gantry__AgentHello hello = GANTRY__AGENT_HELLO__INIT;
 
+	if (al->closing)
+		return;
 	al->open = true;
 	al->said_why = false;
 	log_notice("connected to this host's agent");
@@ -303,8 +305,10 @@ static void take_report(struct agent_link *al, Gantry__AgentMessage *m)
 static void on_frame(struct rpc_conn *conn, const struct frame *frame, void *data)
 {
 	struct agent_link *al = data;
-	Gantry__AgentMessage *m = gantry__agent_message__unpack(NULL, frame->len, frame->payload);
+	Gantry__AgentMessage *m = al->closing ? NULL : gantry__agent_message__unpack(NULL, frame->len, frame->payload);
 
+	if (al->closing)
+		return;
 	if (!m) {
 		rpc_conn_close(conn, "clusterd cannot read this message");
 		return;
@@ -436,7 +440,11 @@ void agent_link_close(struct agent_link *al)
 		}
 	}
 	al->requests = NULL;
+	/* The member goes before the connection does: nothing may look at it any more. */
+	al->open = false;
 	uv_timer_stop(&al->retry);
+	uv_timer_stop(&al->beat);
+	uv_timer_stop(&al->gossip);
 	if (al->conn)
 		rpc_conn_close(al->conn, NULL);
 	else

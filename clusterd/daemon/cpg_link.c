@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "clusterd/daemon/cpg_view.h"
 #include "lib/buf.h"
@@ -42,6 +43,15 @@ struct cpg_link {
 	uv_timer_t retry, flush, hold;
 	struct out_message *head, **tail;
 	size_t queued_bytes;
+	unsigned outstanding;      /* sent, and not delivered to ourselves yet */
+	uint64_t waiting_since_ms; /* the last delivery, or the first message sent after it */
+};
+
+/* A connection on its way out; it is nobody's. */
+struct release {
+	uv_work_t work;
+	cpg_handle_t handle;
+	bool leave;
 };
 
 static void link_drop(struct cpg_link *link, const char *why);
@@ -74,8 +84,13 @@ static void deliver_message(cpg_handle_t handle, const struct cpg_name *group, u
 {
 	struct cpg_link *link = NULL;
 
-	if (cpg_context_get(handle, (void **)&link) == CS_OK && link)
-		cpg_view_message(link->view, nodeid, msg, len);
+	if (cpg_context_get(handle, (void **)&link) != CS_OK || !link)
+		return;
+	if (nodeid == link->node_id && pid == (uint32_t)getpid() && link->outstanding) {
+		link->outstanding--;
+		link->waiting_since_ms = uv_now(link->loop);
+	}
+	cpg_view_message(link->view, nodeid, msg, len);
 }
 
 static bool any_node_reason(const struct cpg_address *list, size_t n)
@@ -182,6 +197,7 @@ static void work_connected(uv_work_t *work, int status)
 	} else if (link->connect_rc == CS_OK) {
 		link->state = LINK_JOINED;
 		link->said_why = false;
+		link->outstanding = 0;
 		cpg_view_reset(link->view);
 		link->poll = mem_alloc(sizeof(*link->poll));
 		link->poll->data = link;
@@ -235,20 +251,41 @@ static void queue_clear(struct cpg_link *link)
 	uv_timer_stop(&link->flush);
 }
 
-static void link_release(struct cpg_link *link)
+static void work_release(uv_work_t *work)
 {
+	struct release *r = work->data;
+	struct cpg_name group = group_name();
+
+	if (r->leave)
+		cpg_leave(r->handle, &group);
+	cpg_finalize(r->handle);
+}
+
+static void work_released(uv_work_t *work, int status)
+{
+	free(work->data);
+}
+
+static void link_release(struct cpg_link *link, bool leave)
+{
+	struct release *r = mem_alloc(sizeof(*r));
+
 	poll_stop(link);
 	uv_timer_stop(&link->hold);
 	queue_clear(link);
 	cpg_view_reset(link->view);
-	cpg_finalize(link->handle);
+	r->handle = link->handle;
+	r->leave = leave;
+	r->work.data = r;
+	if (uv_queue_work(link->loop, &r->work, work_release, work_released) < 0)
+		free(r);
 }
 
 static void link_drop(struct cpg_link *link, const char *why)
 {
 	if (link->state != LINK_JOINED)
 		return;
-	link_release(link);
+	link_release(link, false);
 	link->state = LINK_WAITING;
 	link->drop_why = NULL;
 	say_disconnected(link, why);
@@ -258,6 +295,7 @@ static void link_drop(struct cpg_link *link, const char *why)
 /* ---- delivering */
 
 static void on_hold(uv_timer_t *timer);
+static void flush(struct cpg_link *link);
 
 /* At most LIMIT_CPG_DISPATCH deliveries. True: nothing more is there. */
 static bool dispatch(struct cpg_link *link)
@@ -292,6 +330,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 		return;
 	}
 	dispatch(link);
+	if (link->state == LINK_JOINED && link->head)
+		flush(link);
 	if (link->state == LINK_JOINED && cpg_view_is_holding(link->view) && !uv_is_active((uv_handle_t *)&link->hold))
 		uv_timer_start(&link->hold, on_hold, CPG_VIEW_HOLD_MS, 20);
 }
@@ -328,14 +368,23 @@ static void sink_message(void *data, uint32_t sender, const uint8_t *message, si
 static cs_error_t send_now(struct cpg_link *link, const uint8_t *message, size_t len)
 {
 	struct iovec part = {.iov_base = (void *)message, .iov_len = len};
+	cs_error_t rc;
 
-	return cpg_mcast_joined(link->handle, CPG_TYPE_AGREED, &part, 1);
+	if (link->outstanding >= LIMIT_CPG_WINDOW)
+		return CS_ERR_TRY_AGAIN;
+	rc = cpg_mcast_joined(link->handle, CPG_TYPE_AGREED, &part, 1);
+	if (rc == CS_OK && !link->outstanding++)
+		link->waiting_since_ms = uv_now(link->loop);
+	return rc;
 }
 
-static void on_flush(uv_timer_t *timer)
+static bool is_silent(const struct cpg_link *link)
 {
-	struct cpg_link *link = timer->data;
+	return link->outstanding && uv_now(link->loop) - link->waiting_since_ms >= CPG_LINK_SILENT_MS;
+}
 
+static void flush(struct cpg_link *link)
+{
 	while (link->head) {
 		struct out_message *m = link->head;
 		cs_error_t rc = send_now(link, m->data, m->len);
@@ -351,7 +400,12 @@ static void on_flush(uv_timer_t *timer)
 		free(m);
 	}
 	link->tail = &link->head;
-	uv_timer_stop(timer);
+	uv_timer_stop(&link->flush);
+}
+
+static void on_flush(uv_timer_t *timer)
+{
+	flush(timer->data);
 }
 
 static void enqueue(struct cpg_link *link, const uint8_t *message, size_t len)
@@ -390,6 +444,10 @@ int cpg_link_send(struct cpg_link *link, const uint8_t *message, size_t len)
 		return -ENOTCONN;
 	if (len > LIMIT_CLOG_MESSAGE_BYTES)
 		return -EMSGSIZE;
+	if (is_silent(link)) {
+		drop_soon(link, "corosync hangs: it does not deliver what it was given");
+		return -ENOTCONN;
+	}
 	if (!link->head)
 		rc = send_now(link, message, len);
 	if (rc == CS_OK)
@@ -428,12 +486,8 @@ struct cpg_link *cpg_link_new(uv_loop_t *loop, const struct cpg_link_callbacks *
 
 static void leave_now(struct cpg_link *link)
 {
-	struct cpg_name group = group_name();
-
-	if (link->state == LINK_JOINED) {
-		cpg_leave(link->handle, &group);
-		link_release(link);
-	}
+	if (link->state == LINK_JOINED)
+		link_release(link, true);
 	if (link->state != LINK_CONNECTING)
 		link->state = LINK_LEFT;
 }

@@ -1,8 +1,10 @@
 /* The link to corosync's process group "gantry": joins, delivers views and messages in the total order, sends,
- * and joins again by itself whenever corosync comes back. Connecting runs in the thread pool, as a corosync that
- * hangs would block us for ever; all callbacks come on the loop.
- * Limits: LIMIT_CPG_DISPATCH deliveries a turn, LIMIT_CPG_QUEUE_BYTES waiting to be sent; past that the link drops
- * itself and joins anew (the log then syncs), as a message lost in silence would be worse. */
+ * and joins again by itself whenever corosync comes back. Connecting and leaving run in the thread pool, as a
+ * corosync that hangs would block us for ever; all callbacks come on the loop.
+ * Limits: LIMIT_CPG_DISPATCH deliveries a turn, LIMIT_CPG_WINDOW own messages not yet delivered to ourselves (libqb spins
+ * when more are given to a corosync that hangs), LIMIT_CPG_QUEUE_BYTES waiting to be sent. Past the last one, or after
+ * CPG_LINK_SILENT_MS without a delivery of what was sent, the link drops itself and joins anew (the log then syncs), as
+ * a message lost in silence would be worse. */
 #pragma once
 
 #include <stdbool.h>
@@ -12,6 +14,7 @@
 #include "lib/err.h"
 
 #define CPG_LINK_RETRY_MS 500
+#define CPG_LINK_SILENT_MS 20000
 
 struct cpg_link;
 

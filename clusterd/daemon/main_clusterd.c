@@ -17,7 +17,7 @@
 #include "lib/log.h"
 #include "lib/paths.h"
 
-#define STOP_TIMEOUT_S 20   /* a disk or corosync that hangs must not keep the service manager waiting */
+#define STOP_TIMEOUT_S 5   /* a disk or corosync that hangs must not keep the service manager waiting */
 
 struct program {
 	uv_loop_t loop;
@@ -57,11 +57,22 @@ static void on_stopped(void *data)
 	close_handle((uv_handle_t *)&p->watchdog);
 }
 
+/* The log on disk bears this as it bears a power loss; the group sees a process that died. */
+static void on_stop_timeout(int signum)
+{
+	static const char text[] = "clusterd: the disk or corosync hangs: ending without them\n";
+
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+		_exit(2);
+	_exit(1);
+}
+
 static void stop(struct program *p)
 {
 	if (p->stopping)
 		return;
 	p->stopping = true;
+	signal(SIGALRM, on_stop_timeout);
 	alarm(STOP_TIMEOUT_S);
 	daemon_parts_stop(p->parts, on_stopped, p);
 }
@@ -182,6 +193,8 @@ int main(int argc, char **argv)
 	/* A peer that hangs up is an error of write(), and so is a disk quota. */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
+	/* Disk, connecting to corosync, leaving it, asking votequorum: each may hang, none may stop the others. */
+	setenv("UV_THREADPOOL_SIZE", "8", 0);
 	p = mem_alloc(sizeof(*p));
 	if (hostconf_read(config, &p->conf, &err) < 0 || make_folders(&err) < 0) {
 		fprintf(stderr, "clusterd: %s\n", err.text);
