@@ -169,7 +169,9 @@ static char *pool_condition(const Gantry__CtlModel *m, const Gantry__Pool *p, ch
 		}
 	}
 	*ret_free = ok ? units_format_bytes(free_bytes) : str_dup("-");
-	char *result = text.len ? str_dup(buf_str(&text)) : str_printf("ok on %zu host%s", ok, ok == 1 ? "" : "s");
+	char *result = text.len ? str_dup(buf_str(&text)) :
+		       ok	? str_printf("ok on %zu host%s", ok, ok == 1 ? "" : "s") :
+				  str_dup("not reported yet");
 	buf_free(&text);
 	return result;
 }

@@ -69,10 +69,16 @@ static const struct command *find_word(const struct command *like, size_t n, con
 	return several ? NULL : found;
 }
 
+/* A whole word that people write for a shorter one. */
+static const char *unalias(const char *word)
+{
+	return strcmp(word, "volume") == 0 ? "vol" : word;
+}
+
 int command_find(const char *const *words, size_t n, const struct command **ret, size_t *ret_used, struct err *err)
 {
 	struct buf candidates = {0};
-	const struct command *first = find_word(NULL, 0, words[0], &candidates), *second;
+	const struct command *first = find_word(NULL, 0, unalias(words[0]), &candidates), *second;
 	const char *second_name;
 	int rc = 0;
 

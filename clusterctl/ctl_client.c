@@ -184,10 +184,22 @@ static int turn(struct ctl_client *c, uint64_t deadline_ms, struct err *err)
 	return 0;
 }
 
+int ctl_pause(struct ctl_client *c, uint32_t ms, struct err *err)
+{
+	uint64_t deadline = ctl_now_ms() + ms;
+	int rc = 0;
+
+	while (rc == 0)
+		rc = turn(c, deadline, err);
+	return rc == -ETIMEDOUT ? 0 : rc;
+}
+
 static int fail_unreachable(struct ctl_client *c, int rc, const struct err *why, struct err *err)
 {
 	const char *socket = c->options.socket;
 
+	if (c->options.host != NULL && rc == -EACCES)
+		return err_set_status(err, EACCES, GANTRY__STATUS__STATUS_PERMISSION, "%s", why->text);
 	if (c->options.host != NULL)
 		return err_set_status(err, -rc, GANTRY__STATUS__STATUS_UNAVAILABLE, "clusterd of %s does not answer: %s",
 				      c->options.host, why->text);
@@ -218,18 +230,20 @@ static int start_connect(struct ctl_client *c, struct err *err)
 			       &callbacks, c, &c->conn, err);
 }
 
-int ctl_connect(struct ctl_client *c, struct err *err)
+/* One attempt. -EINTR; -ENOTCONN: why not is in close_rc and close_err. */
+static int connect_once(struct ctl_client *c, struct err *err)
 {
 	struct err why = {0};
 	int rc;
 
-	if (c->open)
-		return 0;
 	inbox_clear(c);
 	if (c->conn == NULL) {
 		rc = start_connect(c, &why);
-		if (rc < 0)
-			return fail_unreachable(c, rc, &why, err);
+		if (rc < 0) {
+			c->close_rc = rc;
+			c->close_err = why;
+			return -ENOTCONN;
+		}
 	}
 	uint64_t deadline = ctl_now_ms() + CONNECT_TIMEOUT_MS + 1000;
 	while (!c->open && c->conn != NULL) {
@@ -237,19 +251,26 @@ int ctl_connect(struct ctl_client *c, struct err *err)
 		if (rc < 0)
 			return rc;
 	}
-	if (c->open)
-		return 0;
-	return fail_unreachable(c, c->close_rc, &c->close_err, err);
+	return c->open ? 0 : -ENOTCONN;
 }
 
-int ctl_pause(struct ctl_client *c, uint32_t ms, struct err *err)
+int ctl_connect(struct ctl_client *c, struct err *err)
 {
-	uint64_t deadline = ctl_now_ms() + ms;
-	int rc = 0;
+	uint64_t began = ctl_now_ms();
 
-	while (rc == 0)
-		rc = turn(c, deadline, err);
-	return rc == -ETIMEDOUT ? 0 : rc;
+	if (c->open)
+		return 0;
+	for (;;) {
+		int rc = connect_once(c, err);
+		if (rc != -ENOTCONN)
+			return rc;
+		/* A socket that nobody listens on is what a daemon leaves that was killed: it is about to be started again. */
+		if (c->options.host != NULL || c->close_rc != -ECONNREFUSED || ctl_now_ms() - began >= CTL_RESTART_MS)
+			return fail_unreachable(c, c->close_rc, &c->close_err, err);
+		rc = ctl_pause(c, CTL_RETRY_PAUSE_MS, err);
+		if (rc < 0)
+			return rc;
+	}
 }
 
 /* ---- messages */
@@ -365,7 +386,7 @@ int ctl_call(struct ctl_client *c, Gantry__CtlMessage *request, Gantry__CtlMessa
 		was_connected = was_connected || c->open || rc == -ENOTCONN;
 		if (rc == -ETIMEDOUT)
 			err_set_status(&why, ETIMEDOUT, GANTRY__STATUS__STATUS_TIMEOUT,
-				       "clusterd has not answered within %u s; what was asked for may still be done", 
+				       "clusterd has not answered within %u s; what was asked for may still be done",
 				       c->options.timeout_ms / 1000);
 		if (rc == 0 || rc == -EINTR || rc == -ETIMEDOUT || rc == -EREMOTEIO || (is_lost(rc) && !was_connected)) {
 			if (err != NULL && rc < 0)

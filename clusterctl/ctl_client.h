@@ -14,6 +14,7 @@
 #include "proto/tls.h"
 
 #define CTL_RECONNECT_MS 10000
+#define CTL_RESTART_MS 3000 /* how long a killed clusterd is waited for */
 #define CTL_RETRY_PAUSE_MS 200
 #define CTL_ANSWER_TIMEOUT_MS 30000
 

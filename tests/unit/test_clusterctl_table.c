@@ -32,6 +32,7 @@ static void test_prefixes(void **state)
 		{{"s"}, "error: 's' can be: start, show, shutdown"},
 		{{"sh"}, "error: 'sh' can be: show, shutdown"},
 		{{"vol", "c"}, "vol create"},
+		{{"volume", "c"}, "vol create"},
 		{{"vo", "cr"}, "vol create"},
 		{{"v", "cr"}, "error: 'v' can be: vol, version"},
 		{{"vol"}, "error: 'vol' needs one of: create, list, delete"},

@@ -283,6 +283,40 @@ static void test_no_daemon(void **state)
 	assert_true(ctl_now_ms() - began < 1000);
 }
 
+static void *listen_soon(void *data)
+{
+	struct fake *f = data;
+
+	usleep(500000);
+	assert_int_equal(listen(f->listener, 8), 0);
+	assert_int_equal(pthread_create(&f->thread, NULL, fake_main, f), 0);
+	return NULL;
+}
+
+/* A socket without a listener: what a killed clusterd leaves. */
+static void test_restarting_daemon_is_waited_for(void **state)
+{
+	static const enum act script[] = {ANSWER, END};
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct err err = {0};
+	struct fake f = {.script = script};
+	pthread_t thread;
+
+	snprintf(f.path, sizeof(f.path), "ctl-test-%d.sock", (int)getpid());
+	unlink(f.path);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%.107s", f.path);
+	f.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(f.listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	uint64_t began = ctl_now_ms();
+	assert_int_equal(propose(&f, 5000, &err), -ECONNREFUSED);
+	assert_int_equal(err.status, GANTRY__STATUS__STATUS_UNAVAILABLE);
+	assert_true(ctl_now_ms() - began >= CTL_RESTART_MS);
+	assert_int_equal(pthread_create(&thread, NULL, listen_soon, &f), 0);
+	assert_int_equal(propose(&f, 5000, &err), 0);
+	pthread_join(thread, NULL);
+	fake_stop(&f);
+}
+
 static int wait_job(const enum act *script, uint32_t timeout_s, struct invocation *inv, size_t *requests)
 {
 	Gantry__CtlJob *end = NULL;
@@ -361,6 +395,7 @@ int main(void)
 		cmocka_unit_test(test_retries_end_at_the_timeout),
 		cmocka_unit_test(test_silence_is_a_timeout),
 		cmocka_unit_test(test_no_daemon),
+		cmocka_unit_test(test_restarting_daemon_is_waited_for),
 		cmocka_unit_test(test_task_is_watched_over_a_lost_connection),
 		cmocka_unit_test(test_failed_task_says_why),
 		cmocka_unit_test(test_task_wait_has_an_end),
