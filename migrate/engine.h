@@ -20,6 +20,7 @@
 #include "hypervisor/qemu_process.h"
 #include "lib/err.h"
 #include "proto/agent.pb-c.h"
+#include "proto/migration.pb-c.h"
 #include "proto/rpc.h"
 #include "proto/tls.h"
 
@@ -62,5 +63,6 @@ const Gantry__MigrationReport *engine_report(const struct engine *en);
 void engine_free(struct engine *en);
 
 /* After an agent restart: a source QEMU whose engine died with the old agent. Brings it back to plain running (abort): cancel or yank of the
- * stalled migration, then cont if it is paused by it. Call only after ABORT is decided. */
+ * stalled migration, then cont if it is paused. Call only after ABORT is decided. qemu need not be ready: one whose QMP is frozen by the
+ * stalled stream is freed by cutting the stream at its socket. qemu must live until cb, which comes once, from the loop, within 30 s. */
 int engine_rescue_source(uv_loop_t *loop, struct qemu_process *qemu, void (*cb)(void *data, int rc, const struct err *err), void *data, struct err *err);
