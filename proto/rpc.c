@@ -144,6 +144,8 @@ static void rpc__begin_closing(struct rpc_conn *c, int rc, const struct err *err
 	if (c->tls)
 		rpc_tls_goodbye(c->tls);
 	rpc__conn_set_timer(c, LIMIT_RPC_CLOSE_MS);
+	/* Even if it was paused: a peer that waits for us to read may not read us either. */
+	rpc__conn_read_on(c);
 	rpc__write_flush(c);
 }
 

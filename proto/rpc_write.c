@@ -55,8 +55,6 @@ static void rpc__shutdown_if_flushed(struct rpc_conn *c)
 	c->shutdown_sent = true;
 	if (uv_shutdown(&c->shutdown_req, &c->stream, rpc__on_shutdown) < 0)
 		rpc__conn_fail(c, 0, NULL);
-	else
-		rpc__conn_read_on(c);
 }
 
 static void rpc__on_written(uv_write_t *req, int status)

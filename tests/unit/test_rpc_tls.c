@@ -319,6 +319,39 @@ static void test_join(void **state)
 	fixture_free(f);
 }
 
+static void test_too_many_join_at_once(void **state)
+{
+	struct fixture *f = listening(false);
+	struct tls_context *join = NULL;
+	struct end c[LIMIT_RPC_ANONYMOUS + 1] = {0}, member = {0};
+	int i;
+
+	assert_int_equal(tls_context_for_join(pki.fingerprint1, &join, NULL), 0);
+	for (i = 0; i < LIMIT_RPC_ANONYMOUS; i++) {
+		client_open(f, &c[i], join, NULL);
+		RUN_UNTIL(f, c[i].opens && f->n_accepted == i + 1 && f->accepted[i].opens);
+	}
+	client_open(f, &c[i], join, NULL);
+	RUN_UNTIL(f, c[i].closes && f->accepted[i].closes);
+	assert_int_equal(c[i].rc, -ECONNREFUSED);
+	assert_non_null(strstr(c[i].err.text, "too many hosts are joining at once"));
+	assert_int_equal(f->accepted[i].opens, 0);
+	/* Members are not meant by this. */
+	client_open(f, &member, pki.b, "hostA");
+	RUN_UNTIL(f, member.opens);
+	end_close(f, &member);
+	/* One goes, one may come. */
+	end_close(f, &c[0]);
+	RUN_UNTIL(f, f->accepted[0].closes);
+	c[0] = (struct end){0};
+	client_open(f, &c[0], join, NULL);
+	RUN_UNTIL(f, f->n_accepted == LIMIT_RPC_ANONYMOUS + 3 && f->accepted[LIMIT_RPC_ANONYMOUS + 2].opens);
+	for (i = 0; i < LIMIT_RPC_ANONYMOUS; i++)
+		end_close(f, &c[i]);
+	tls_context_free(join);
+	fixture_free(f);
+}
+
 static void test_bad_fingerprints(void **state)
 {
 	struct tls_context *join = NULL;
@@ -651,6 +684,7 @@ int main(void)
 		cmocka_unit_test(test_wrong_name),
 		cmocka_unit_test(test_no_certificate_where_one_is_required),
 		cmocka_unit_test(test_join),
+		cmocka_unit_test(test_too_many_join_at_once),
 		cmocka_unit_test(test_bad_fingerprints),
 		cmocka_unit_test(test_garbage_on_the_port),
 		cmocka_unit_test(test_silent_client_times_out),
