@@ -451,8 +451,11 @@ static void domain_run__on_resume(struct domain *d)
 {
 	if (d->actual == ACTUAL_PAUSED) {
 		d->actual = ACTUAL_RUNNING;
+	} else if (d->actual == ACTUAL_OUTGOING_HELD && !d->settling && !d->leases_handed && !d->adopted) {
+		/* The migration failed before the leases were offered: no copy can be complete, none can be committed. */
+		d->actual = ACTUAL_OUTGOING;
 	} else if (d->actual == ACTUAL_OUTGOING_HELD && !d->settling) {
-		/* QEMU gave the migration up and went on by itself. Nobody but the log may decide that. */
+		/* QEMU gave the migration up and went on by itself. From here on only the log may decide that. */
 		log_error("domain %s: QEMU resumed an undecided source: stopped again", d->name);
 		domain_run__qmp(d, "stop", NULL, domain_run__restop);
 	}

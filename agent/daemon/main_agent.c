@@ -16,6 +16,7 @@
 #include "agent/daemon/reporter.h"
 #include "lib/atomic_file.h"
 #include "lib/buf.h"
+#include "lib/fault.h"
 #include "lib/log.h"
 #include "lib/paths.h"
 
@@ -156,6 +157,7 @@ int main(int argc, char **argv)
 
 	if (rc != 0)
 		return rc;
+	fault_init();
 	/* A peer that closes its socket is an error of that write, not the end of the agent. */
 	signal(SIGPIPE, SIG_IGN);
 	/* Read once by libuv, at its first use: a stalled pool holds one thread, and there may be many pools. */

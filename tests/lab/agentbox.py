@@ -16,7 +16,7 @@ import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-FOLDERS = ("/etc/gantry", "/var/lib/gantry", "/var/log/gantry", "/run")
+FOLDERS = ("/etc/gantry", "/var/lib/gantry", "/var/log/gantry", "/run", "/dev/shm")
 # The programs end without taking their memory apart: with a sanitized build that is no leak.
 os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
 CLUSTER = "5f0c3cde-1111-4222-8333-000000000001"
