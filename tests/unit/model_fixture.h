@@ -103,7 +103,7 @@ static inline void fixture_refused(struct fixture *f, int status, const char *wo
 {
 	char *copy = str_dup(text);
 	struct buf before = {0}, after = {0};
-	uint64_t index = f->m.state->applied_index;
+	uint64_t index = f->m.state->applied_index, epoch = f->m.state->applied_epoch;
 	json_t *json;
 
 	for (char *p = copy; *p; p++)
@@ -116,8 +116,10 @@ static inline void fixture_refused(struct fixture *f, int status, const char *wo
 		fail_msg("'%s' is not in: %s", words, f->result->text);
 	/* A refusal leaves no trace but its place in the log. */
 	f->m.state->applied_index = index;
+	f->m.state->applied_epoch = epoch;
 	model_snapshot(&f->m, &after);
 	f->m.state->applied_index = f->index;
+	f->m.state->applied_epoch = f->epoch;
 	assert_int_equal(before.len, after.len);
 	assert_memory_equal(before.data, after.data, before.len);
 	buf_free(&before);
