@@ -16,6 +16,7 @@ struct api_console {
 	struct rpc_conn *conn;
 	bool open, closing;
 	Gantry__ConsoleOpen *request;
+	struct buf early;               /* typed before the agent answered */
 };
 
 static void tell_closed(struct api_console *c, const char *reason)
@@ -51,6 +52,17 @@ static int send_agent(struct api_console *c, Gantry__AgentMessage *m)
 	return rpc_send_message(c->conn, FRAME_AGENT, &m->base);
 }
 
+static void send_typed(struct api_console *c, const void *data, size_t len)
+{
+	Gantry__AgentMessage m = GANTRY__AGENT_MESSAGE__INIT;
+	Gantry__ConsoleData body = GANTRY__CONSOLE_DATA__INIT;
+
+	body.data = (ProtobufCBinaryData){.data = (uint8_t *)data, .len = len};
+	m.body_case = GANTRY__AGENT_MESSAGE__BODY_CONSOLE_DATA;
+	m.console_data = &body;
+	send_agent(c, &m);
+}
+
 static void on_open(struct rpc_conn *conn, void *data)
 {
 	struct api_console *c = data;
@@ -69,6 +81,9 @@ static void on_open(struct rpc_conn *conn, void *data)
 	m.body_case = GANTRY__AGENT_MESSAGE__BODY_CONSOLE_OPEN;
 	m.console_open = c->request;
 	send_agent(c, &m);
+	if (c->early.len)
+		send_typed(c, c->early.data, c->early.len);
+	buf_free(&c->early);
 }
 
 static void relay_data(struct api_console *c, Gantry__ConsoleData *data)
@@ -128,6 +143,7 @@ static void on_close(struct rpc_conn *conn, int rc, const struct err *err, void 
 		rpc_conn_pause_reading(c->client->conn, false);
 	detach(c);
 	gantry__console_open__free_unpacked(c->request, NULL);
+	buf_free(&c->early);
 	free(c);
 	api->consoles--;
 	api__maybe_closed(api);
@@ -191,14 +207,16 @@ void api__on_console_open(struct api_client *client, uint64_t id, Gantry__Consol
 void api__on_console_data(struct api_client *client, const Gantry__ConsoleData *data)
 {
 	struct api_console *c = client->console;
-	Gantry__AgentMessage m = GANTRY__AGENT_MESSAGE__INIT;
 
-	/* What is typed before the console is open, or after it closed, has nowhere to go. */
-	if (!c || !c->open || c->closing)
+	/* What is typed after it closed has nowhere to go. */
+	if (!c || c->closing)
 		return;
-	m.body_case = GANTRY__AGENT_MESSAGE__BODY_CONSOLE_DATA;
-	m.console_data = (Gantry__ConsoleData *)data;
-	send_agent(c, &m);
+	if (!c->open) {
+		if (c->early.len + data->data.len <= LIMIT_CONSOLE_QUEUE_BYTES)
+			buf_append(&c->early, data->data.data, data->data.len);
+		return;
+	}
+	send_typed(c, data->data.data, data->data.len);
 	if (rpc_conn_queued(c->conn) > LIMIT_CONSOLE_QUEUE_BYTES)
 		rpc_conn_pause_reading(client->conn, true);
 }

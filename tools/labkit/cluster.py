@@ -52,9 +52,9 @@ class Cluster:
                               stderr=subprocess.PIPE, text=True)
 
     def any_host(self):
-        for name, state in self.lab.status()["hosts"].items():
-            if state["power"] == "on" and not state.get("frozen"):
-                return name
+        for host in self.lab.status()["hosts"]:
+            if host["power"] == "on" and not host["frozen"]:
+                return host["name"]
         raise LabError("no host of the lab is powered")
 
     # ---- set-up
@@ -73,17 +73,16 @@ class Cluster:
     def init(self):
         first = self.lab.hosts[0]
         self.say(f"clusterctl cluster init, on {first}")
-        self.ctl("cluster", "init", "demo", "--address", host_address(1), "--host-name", first, "--uplink", "eth1",
+        self.ctl("cluster", "init", "demo", "--address", host_address(first), "--host-name", first, "--uplink", "eth1", "--accel", "tcg",
                  "--token", self.lab.token, host=first)
         self.wait_online(first)
 
     def join(self, host):
         first = self.lab.hosts[0]
         token = self.ctl("cluster", "token", host=first).stdout.split()[-1]
-        number = self.lab.hosts.index(host) + 1
         self.say(f"clusterctl cluster join, on {host}")
-        self.ctl("cluster", "join", host_address(1), "--token", token, "--address", host_address(number), "--host-name", host,
-                 "--uplink", "eth1", host=host)
+        self.ctl("cluster", "join", host_address(first), "--token", token, "--address", host_address(host), "--host-name", host,
+                 "--uplink", "eth1", "--accel", "tcg", host=host)
         self.wait_online(host)
 
     # ---- looking
@@ -101,7 +100,8 @@ class Cluster:
         return None
 
     def events(self, kind=None, after_ms=0):
-        return [event for event in self.json("events")
+        lines = self.ctl("events", "-o", "json").stdout.splitlines()   # one JSON object a line: it can be followed
+        return [event for event in map(json.loads, lines)
                 if int(event["time_ms"]) >= after_ms and kind in (None, event["kind"])]
 
     def wait_online(self, name, timeout=40):

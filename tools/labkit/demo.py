@@ -56,10 +56,10 @@ def failover(cluster, say, result):
     if not tick:
         raise LabError(f"{GUEST} is said to run on {domain['host']} but is silent")
     at = {kind: [int(event["time_ms"]) for event in cluster.events(kind, killed_ms)]
-          for kind in ("host-lost", "host-dead", "domain-placed", "domain-running")}
+          for kind in ("host-lost", "host-dead", "domain-placed", "domain-started")}
     lost, dead = at["host-lost"][0], at["host-dead"][0]
     placed = max(t for t in at["domain-placed"] if t >= dead)
-    running = min(t for t in at["domain-running"] if t >= placed)
+    running = min(t for t in at["domain-started"] if t >= placed)
     parts = {"detect_s": (lost - killed_ms) / 1000, "fence_s": (dead - lost) / 1000,
              "decide_s": (placed - dead) / 1000, "start_s": (running - placed) / 1000}
     result["failover"] = {"ok": True, "total_s": round((running - killed_ms) / 1000, 2),
