@@ -420,6 +420,13 @@ static void check_step(const struct model *before, const struct model *after, co
 		assert_true(now->generation == was->generation || now->generation == was->generation + 1);
 		if (now->generation != was->generation)
 			assert_true(*now->host);
+		/* Only a word about this very generation counts. */
+		if (c->body_case == BODY(DOMAIN_REPORT) && !pb_equal(was, now)) {
+			assert_int_equal(c->domain_report->generation, was->generation);
+			assert_string_equal(c->domain_report->host, was->host);
+		}
+		if (c->body_case == BODY(MIGRATE_COMMIT) && !pb_equal(was, now))
+			assert_int_equal(c->migrate_commit->generation, was->generation + 1);
 		if (IS(now->host, was->host))
 			continue;
 		if (*now->host)
