@@ -20,6 +20,7 @@
 #define STATUS(x) GANTRY__STATUS__STATUS_##x
 #define START_TIMEOUT_MS 60000
 #define ASK_PAUSE_MS 200
+#define AGENT_WAIT_MS 15000
 #define TOKEN_SECRET_MIN 16
 #define PEM_MAX (64u << 10)
 
@@ -67,6 +68,58 @@ static int wait_for_daemon(struct invocation *inv, struct ctl_client *c, uint64_
 		if (ctl_now_ms() >= deadline)
 			return err_prefix(&inv->err, rc, "the host's files are written; when clusterd runs, give the same command again");
 		rc = ctl_pause(c, ASK_PAUSE_MS, &inv->err);
+		if (rc < 0)
+			return rc;
+	}
+}
+
+/* What this host's own clusterd says of the host: *ret_state for people. */
+static void ask_own_state(struct invocation *inv, struct ctl_client *c, const char *name, bool *ret_online, bool *ret_agent,
+			  char ret_state[160])
+{
+	Gantry__CtlStatus *status = NULL;
+	Gantry__CtlModel *m = NULL;
+
+	*ret_online = *ret_agent = false;
+	snprintf(ret_state, 160, "clusterd has not the cluster's log yet");
+	if (ask_status(c, &status, &inv->err) < 0)
+		return;
+	if (status->quorate && cmd_model(inv, false, &m) == 0) {
+		const Gantry__Host *h = cmd_host(m, name);
+		*ret_online = h != NULL && h->state == GANTRY__HOST_STATE__HOST_STATE_ONLINE;
+		*ret_agent = h != NULL && h->agent_connected && h->memory_bytes != 0;
+		if (h != NULL && h->state_reason[0])
+			snprintf(ret_state, 160, "%.150s", h->state_reason);
+		gantry__ctl_model__free_unpacked(m, NULL);
+	} else {
+		snprintf(ret_state, 160, "%.150s", status->log_state);
+	}
+	gantry__ctl_status__free_unpacked(status, NULL);
+}
+
+/* Until this host's own clusterd holds the log and says that the host is online, and its agent can take domains. Without the agent it
+ * is a member all the same, so that is only said. */
+static int wait_until_online(struct invocation *inv, struct ctl_client *c, const char *name, uint64_t deadline)
+{
+	uint64_t online_at = 0;
+
+	for (;;) {
+		bool online, agent;
+		char state[160];
+
+		ask_own_state(inv, c, name, &online, &agent, state);
+		if (online && agent)
+			return 0;
+		uint64_t now = ctl_now_ms();
+		online_at = !online ? 0 : online_at ? online_at : now;
+		if (online && (now >= deadline || now - online_at >= AGENT_WAIT_MS)) {
+			fprintf(stderr, "clusterctl: warning: the agent of host %s is not connected yet; see the service gantry-agent\n", name);
+			return 0;
+		}
+		if (now >= deadline)
+			return err_set_status(&inv->err, ETIMEDOUT, STATUS(TIMEOUT),
+					      "host %s is a member, but is not online yet: %s; see 'clusterctl cluster status'", name, state);
+		int rc = ctl_pause(c, ASK_PAUSE_MS, &inv->err);
 		if (rc < 0)
 			return rc;
 	}
@@ -211,6 +264,8 @@ static int propose_init(struct invocation *inv, struct ctl_client *c, uint64_t d
 		while (rc < 0 && rc != -EINTR && (rc == -EAGAIN || inv->err.status == STATUS(UNAVAILABLE) || inv->err.status == STATUS(NO_QUORUM)) &&
 		       ctl_now_ms() < deadline && ctl_pause(c, ASK_PAUSE_MS, NULL) == 0);
 	}
+	if (rc == 0)
+		rc = wait_until_online(inv, c, conf.name, deadline);
 	tls_context_free(tls);
 	hostconf_free(&conf);
 	return rc;
@@ -361,39 +416,6 @@ static int join_and_write(struct invocation *inv, const struct host_setup *s)
 		gantry__ctl_message__free_unpacked(answer, NULL);
 	host_identity_free(&id);
 	return rc;
-}
-
-/* Until this host's own clusterd holds the log and says that the host is online. */
-static int wait_until_online(struct invocation *inv, struct ctl_client *c, const char *name, uint64_t deadline)
-{
-	for (;;) {
-		Gantry__CtlModel *m = NULL;
-		struct err ignored;
-		Gantry__CtlStatus *status = NULL;
-		bool online = false;
-		char state[160] = "clusterd has not the cluster's log yet";
-
-		if (ask_status(c, &status, &ignored) == 0) {
-			if (status->quorate && cmd_model(inv, false, &m) == 0) {
-				const Gantry__Host *h = cmd_host(m, name);
-				online = h != NULL && h->state == GANTRY__HOST_STATE__HOST_STATE_ONLINE;
-				if (h != NULL && h->state_reason[0])
-					snprintf(state, sizeof(state), "%.150s", h->state_reason);
-				gantry__ctl_model__free_unpacked(m, NULL);
-			} else {
-				snprintf(state, sizeof(state), "%.150s", status->log_state);
-			}
-			gantry__ctl_status__free_unpacked(status, NULL);
-		}
-		if (online)
-			return 0;
-		if (ctl_now_ms() >= deadline)
-			return err_set_status(&inv->err, ETIMEDOUT, STATUS(TIMEOUT),
-					      "host %s is a member, but is not online yet: %s; see 'clusterctl cluster status'", name, state);
-		int rc = ctl_pause(c, ASK_PAUSE_MS, &inv->err);
-		if (rc < 0)
-			return rc;
-	}
 }
 
 int cmd_cluster_join(struct invocation *inv)

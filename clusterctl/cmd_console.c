@@ -13,7 +13,7 @@
 
 #define ESCAPE_KEY 0x1d /* Ctrl-] */
 #define HISTORY_DEFAULT_BYTES 4096
-#define SILENCE_MS 500
+#define SILENCE_MS 1000
 #define READ_BYTES 4096
 
 struct console {

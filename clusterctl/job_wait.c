@@ -75,7 +75,7 @@ static void show_waiting(struct progress *p, const Gantry__CtlJob *now)
 	free(p->reason);
 	p->reason = str_dup(reason);
 	if (reason[0] != '\0')
-		fprintf(stderr, "%s waits: %s\n", now->domain->spec->name, reason);
+		fprintf(stderr, "%s: %s\n", now->domain->spec->name, reason);
 }
 
 static void show(struct progress *p, const Gantry__CtlJob *now)

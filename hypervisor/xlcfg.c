@@ -109,6 +109,18 @@ static int read_all(struct xlcfg_reader *r)
 	return 0;
 }
 
+/* An argument as a line of the file. The shell eats quotes, so a value that could only be a text need not have any: xl would
+ * refuse it. */
+static char *argument_line(const char *argument)
+{
+	size_t key = strcspn(argument, "=");
+	const char *value = argument[key] ? argument + key + 1 : "";
+
+	if (*value == '\0' || strchr("\"'[ \t0123456789", *value) != NULL || strpbrk(value, "\"\\\n") != NULL)
+		return str_dup(argument);
+	return str_printf("%.*s=\"%s\"", (int)key, argument, value);
+}
+
 static int read_sources(struct xlcfg_file *file, const char *name, const char *text, size_t len, const char *const *extra,
 			size_t n_extra, struct err *err)
 {
@@ -116,7 +128,8 @@ static int read_sources(struct xlcfg_file *file, const char *name, const char *t
 
 	for (size_t i = 0; rc == 0 && i < n_extra; i++) {
 		_cleanup_free_ char *source = str_printf("argument '%.80s'", extra[i]);
-		rc = xlcfg__file_add(file, source, extra[i], strlen(extra[i]), err);
+		_cleanup_free_ char *line = argument_line(extra[i]);
+		rc = xlcfg__file_add(file, source, line, strlen(line), err);
 	}
 	return rc;
 }
