@@ -25,6 +25,9 @@
 #include "proto/pbjson.h"
 #include "proto/rpc.h"
 
+#define CONNECT_AGAIN_MS 50
+#define CONNECT_TRIES 100
+
 struct poke {
 	uv_loop_t *loop;
 	struct rpc_conn *conn;
@@ -32,7 +35,10 @@ struct poke {
 	uv_timer_t beat;
 	struct buf line;
 	const char *program;
-	bool beating, quorate, closed;
+	const char *path;
+	uv_timer_t again;
+	int tries;
+	bool opened, beating, quorate, closed;
 	char chunk[65536];
 };
 
@@ -160,6 +166,8 @@ static void poke_on_input(uv_stream_t *stream, ssize_t n, const uv_buf_t *chunk)
 	}
 }
 
+static void poke_connect(uv_timer_t *timer);
+
 static void poke_on_open(struct rpc_conn *conn, void *data)
 {
 	struct poke *p = data;
@@ -170,6 +178,7 @@ static void poke_on_open(struct rpc_conn *conn, void *data)
 	hello.version = (char *)GANTRY_VERSION;
 	message.body_case = GANTRY__AGENT_MESSAGE__BODY_HELLO;
 	message.hello = &hello;
+	p->opened = true;
 	poke_send(p, &message);
 	uv_timer_start(&p->beat, poke_on_beat, 0, DEADLINE_HEARTBEAT_MS);
 	uv_read_start((uv_stream_t *)&p->input, poke_alloc, poke_on_input);
@@ -211,33 +220,47 @@ static void poke_on_close(struct rpc_conn *conn, int rc, const struct err *err, 
 {
 	struct poke *p = data;
 
+	/* The socket is there a moment before the agent listens. */
+	if (!p->opened && p->tries++ < CONNECT_TRIES) {
+		p->conn = NULL;
+		uv_timer_start(&p->again, poke_connect, CONNECT_AGAIN_MS, 0);
+		return;
+	}
 	fprintf(stderr, "agent_poke: closed: %s\n", rc < 0 ? err->text : "by the agent");
 	p->conn = NULL;
 	p->closed = true;
 	uv_stop(p->loop);
 }
 
-int main(int argc, char **argv)
+static void poke_connect(uv_timer_t *timer)
 {
 	static const struct rpc_callbacks callbacks = {
 	    .on_open = poke_on_open, .on_frame = poke_on_frame, .on_close = poke_on_close};
-	const char *path = argc > 1 ? argv[1] : PATH_AGENT_SOCKET;
-	struct poke p = {.loop = uv_default_loop(),
-			 .beating = true,
-			 .quorate = argc <= 3 || strcmp(argv[3], "off") != 0,
-			 .program = argc > 2 ? argv[2] : "clusterd"};
+	struct poke *p = timer->data;
 	struct err err;
+
+	if (rpc_connect_unix(p->loop, p->path, 1u << FRAME_AGENT, &callbacks, p, &p->conn, &err) < 0) {
+		fprintf(stderr, "agent_poke: %s\n", err.text);
+		exit(1);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct poke p = {.loop = uv_default_loop(),
+			 .path = argc > 1 ? argv[1] : PATH_AGENT_SOCKET,
+			 .program = argc > 2 ? argv[2] : "clusterd",
+			 .beating = true,
+			 .quorate = argc <= 3 || strcmp(argv[3], "off") != 0};
 
 	signal(SIGPIPE, SIG_IGN);
 	uv_timer_init(p.loop, &p.beat);
-	p.beat.data = &p;
+	uv_timer_init(p.loop, &p.again);
+	p.beat.data = p.again.data = &p;
 	uv_pipe_init(p.loop, &p.input, 0);
 	uv_pipe_open(&p.input, STDIN_FILENO);
 	p.input.data = &p;
-	if (rpc_connect_unix(p.loop, path, 1u << FRAME_AGENT, &callbacks, &p, &p.conn, &err) < 0) {
-		fprintf(stderr, "agent_poke: %s\n", err.text);
-		return 1;
-	}
+	poke_connect(&p.again);
 	uv_run(p.loop, UV_RUN_DEFAULT);
 	return p.closed ? 3 : 0;
 }
