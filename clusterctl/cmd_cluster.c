@@ -271,6 +271,25 @@ static int propose_init(struct invocation *inv, struct ctl_client *c, uint64_t d
 	return rc;
 }
 
+/* Files are not taken from under daemons that use them. */
+static int check_stopped(struct invocation *inv, struct ctl_client *c)
+{
+	Gantry__CtlStatus *status = NULL;
+	int rc = ask_status(c, &status, NULL);
+
+	if (rc == -EINTR)
+		return rc;
+	if (rc < 0)
+		return 0;
+	rc = status->cluster_name[0] == '\0' ? 0 :
+	     err_set_status(&inv->err, EBUSY, STATUS(CONSTRAINT),
+			    "clusterd runs here as '%s' of the cluster '%s': remove the host from there ('clusterctl host remove %s' on another "
+			    "host), stop its services (systemctl stop clusterd gantry-agent corosync), then try again",
+			    status->host, status->cluster_name, status->host);
+	gantry__ctl_status__free_unpacked(status, NULL);
+	return rc;
+}
+
 /* A host that is set up: a member (an error), or an init that was cut off (gone on with). */
 static int check_existing(struct invocation *inv, struct ctl_client *c)
 {
@@ -312,6 +331,8 @@ static int set_up_first_host(struct invocation *inv, struct ctl_client *c)
 	if (host_setup_exists() && !s.force)
 		rc = check_existing(inv, c);
 	else
+		rc = check_stopped(inv, c);
+	if (rc == 0 && (!host_setup_exists() || s.force))
 		rc = write_first_host(inv, &s);
 	host_setup_clear(&s);
 	return rc;
@@ -435,6 +456,8 @@ int cmd_cluster_join(struct invocation *inv)
 	if (host_setup_exists() && !s.force)
 		rc = err_set_status(&inv->err, EEXIST, STATUS(NEEDS_FORCE), "this host is in a cluster already (%s is there); --force sets that aside",
 				    PATH_HOST_CONFIG);
+	if (rc == 0)
+		rc = check_stopped(inv, c);
 	if (rc == 0)
 		rc = join_and_write(inv, &s);
 	if (rc == 0)

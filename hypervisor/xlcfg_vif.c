@@ -102,18 +102,18 @@ int xlcfg_rate_parse(const char *text, uint64_t *ret_bytes_per_interval, uint32_
 
 static int set_mac(struct nic_state *s, const char *value)
 {
-	unsigned octet[6];
-	char end;
+	_cleanup_free_ char *mac = str_dup(value);
 
-	if (strlen(value) != 17 ||
-	    sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%c", &octet[0], &octet[1], &octet[2], &octet[3], &octet[4], &octet[5],
-		   &end) != 6 ||
-	    strspn(value, "0123456789abcdefABCDEF:") != 17)
+	for (size_t i = 0; i < 17; i++) {
+		if (mac[i] >= 'A' && mac[i] <= 'F')
+			mac[i] = (char)(mac[i] - 'A' + 'a');
+		if (mac[i] == '\0' || (i % 3 == 2 ? mac[i] != ':' : strchr("0123456789abcdef", mac[i]) == NULL))
+			return fail(s->err, "mac '%.60s' is not of the form 00:16:3e:01:02:03", value);
+	}
+	if (mac[17] != '\0')
 		return fail(s->err, "mac '%.60s' is not of the form 00:16:3e:01:02:03", value);
-	if (octet[0] & 1)
+	if (strchr("13579bdf", mac[1]) != NULL)
 		return fail(s->err, "mac %s is a multicast address; its first octet has to be even", value);
-	_cleanup_free_ char *mac = str_printf("%02x:%02x:%02x:%02x:%02x:%02x", octet[0], octet[1], octet[2], octet[3],
-					      octet[4], octet[5]);
 	pb_set_string(&s->nic->mac, mac);
 	return 0;
 }
