@@ -48,7 +48,6 @@ void model__event(struct model_apply *a, Gantry__EventSeverity severity, const c
 static inline bool model__is(const char *a, const char *b) { return strcmp(a, b) == 0; }
 static inline bool model__empty(const char *s) { return !s || !*s; }
 bool model__name_ok(const char *name);
-/* Compares in a way that is the same on every machine. */
 const char *model__host_word(Gantry__HostState state);
 const char *model__domain_word(Gantry__DomainState state);
 bool model__is_voter(const Gantry__ClusterModel *s, uint32_t node_id);
