@@ -6,7 +6,7 @@
 #define LIMIT_RPC_CLIENTS 256                 /* connections to one listener */
 #define LIMIT_RPC_HANDSHAKE_MS 5000           /* a TLS peer that says nothing for so long is dropped */
 #define LIMIT_RPC_HANDSHAKES 32               /* TLS handshakes at once per listener; further peers wait in the backlog */
-#define LIMIT_RPC_HANDSHAKE_GRACE_MS 1000     /* at that limit, a handshake older than this is dropped for the next peer */
+#define LIMIT_RPC_HANDSHAKE_GRACE_MS 2000     /* at that limit, a peer that is silent for longer is dropped for the next one */
 #define LIMIT_RPC_ANONYMOUS 16                /* peers without a certificate (join) at once per listener */
 #define LIMIT_RPC_ANONYMOUS_MS 60000          /* and how long one may stay */
 #define LIMIT_RPC_ANONYMOUS_FRAME_BYTES (64u << 10)

@@ -271,6 +271,8 @@ static void rpc__on_cipher(struct rpc_conn *c, size_t len)
 	int rc;
 
 	rpc_tls_input(c->tls, c->cipher_in, len);
+	if (c->in_handshakes)
+		rpc__listener_handshake_heard(c);
 	if (c->state == RPC_HANDSHAKE)
 		rpc__step_handshake(c);
 	if (c->state != RPC_OPEN)

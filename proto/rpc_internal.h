@@ -45,7 +45,7 @@ struct rpc_conn {
 
 	struct rpc_listener *listener; /* of an accepted one; held by a reference */
 	struct rpc_conn *next_handshake, *prev_handshake;
-	uint64_t accepted_ms;
+	uint64_t heard_ms; /* handshake: when the peer last sent something, or came */
 	bool in_handshakes, anonymous;
 
 	bool paused, ended; /* ended: the peer said goodbye; frames may still wait in the parser */
@@ -79,6 +79,7 @@ size_t rpc__write_queued(const struct rpc_conn *c);
 void rpc__write_refusal(struct rpc_conn *c, const char *text);
 
 /* ---- rpc_listen.c */
+void rpc__listener_handshake_heard(struct rpc_conn *c);
 void rpc__listener_handshake_done(struct rpc_conn *c);
 /* false: too many peers without a certificate. */
 bool rpc__listener_admit_anonymous(struct rpc_conn *c);

@@ -4,6 +4,7 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -30,7 +31,7 @@ struct rpc_listener {
 	bool waiting; /* libuv holds a peer that we have not accepted yet */
 	bool closing;
 	unsigned handles_open, clients, handshakes, anonymous;
-	struct rpc_conn *oldest, *newest; /* handshakes in progress, by age */
+	struct rpc_conn *oldest, *newest; /* handshakes in progress, by when they were last heard */
 };
 
 static void rpc__accept_waiting(struct rpc_listener *l);
@@ -73,24 +74,20 @@ static void rpc__look_again(struct rpc_listener *l, uint64_t in_ms)
 		uv_timer_start(&l->timer, rpc__on_listener_timer, in_ms, 0);
 }
 
-static void rpc__handshake_begin(struct rpc_listener *l, struct rpc_conn *c)
+static void rpc__handshake_link(struct rpc_listener *l, struct rpc_conn *c)
 {
-	c->in_handshakes = true;
+	c->heard_ms = uv_now(l->loop);
+	c->next_handshake = NULL;
 	c->prev_handshake = l->newest;
 	if (l->newest)
 		l->newest->next_handshake = c;
 	else
 		l->oldest = c;
 	l->newest = c;
-	l->handshakes++;
-	rpc__conn_set_timer(c, LIMIT_RPC_HANDSHAKE_MS);
 }
 
-void rpc__listener_handshake_done(struct rpc_conn *c)
+static void rpc__handshake_unlink(struct rpc_listener *l, struct rpc_conn *c)
 {
-	struct rpc_listener *l = c->listener;
-
-	c->in_handshakes = false;
 	if (c->prev_handshake)
 		c->prev_handshake->next_handshake = c->next_handshake;
 	else
@@ -100,6 +97,28 @@ void rpc__listener_handshake_done(struct rpc_conn *c)
 	else
 		l->newest = c->prev_handshake;
 	c->next_handshake = c->prev_handshake = NULL;
+}
+
+static void rpc__handshake_begin(struct rpc_listener *l, struct rpc_conn *c)
+{
+	c->in_handshakes = true;
+	l->handshakes++;
+	rpc__handshake_link(l, c);
+	rpc__conn_set_timer(c, LIMIT_RPC_HANDSHAKE_MS);
+}
+
+void rpc__listener_handshake_heard(struct rpc_conn *c)
+{
+	rpc__handshake_unlink(c->listener, c);
+	rpc__handshake_link(c->listener, c);
+}
+
+void rpc__listener_handshake_done(struct rpc_conn *c)
+{
+	struct rpc_listener *l = c->listener;
+
+	c->in_handshakes = false;
+	rpc__handshake_unlink(l, c);
 	l->handshakes--;
 	rpc__look_again(l, 0);
 }
@@ -200,6 +219,35 @@ static void rpc__turn_away(struct rpc_conn *c)
 		rpc_conn_close(c, "there are too many connections already: close some and try again");
 }
 
+/* Silent for the grace time, and not only because we were too busy to read what he sent. */
+static bool rpc__is_silent(const struct rpc_conn *c)
+{
+	uv_os_fd_t fd;
+	int unread = 0;
+
+	if (uv_now(c->loop) - c->heard_ms < LIMIT_RPC_HANDSHAKE_GRACE_MS)
+		return false;
+	return uv_fileno(&c->handle, &fd) < 0 || ioctl(fd, FIONREAD, &unread) < 0 || unread == 0;
+}
+
+/* Room for one more handshake. Somebody who connects and says nothing must not keep the others out. */
+static bool rpc__make_room(struct rpc_listener *l)
+{
+	struct err err = {0};
+	struct rpc_conn *c;
+
+	if (l->handshakes < LIMIT_RPC_HANDSHAKES)
+		return true;
+	for (c = l->oldest; c; c = c->next_handshake)
+		if (rpc__is_silent(c))
+			break;
+	if (!c)
+		return false;
+	err_set(&err, EBUSY, "%s said nothing in its handshake while others waited", c->label);
+	rpc__conn_fail(c, -EBUSY, &err);
+	return true;
+}
+
 static void rpc__accept_waiting(struct rpc_listener *l)
 {
 	struct err err = {0};
@@ -208,14 +256,9 @@ static void rpc__accept_waiting(struct rpc_listener *l)
 
 	if (!l->waiting || l->closing)
 		return;
-	if (l->handshakes >= LIMIT_RPC_HANDSHAKES) {
-		if (uv_now(l->loop) - l->oldest->accepted_ms < LIMIT_RPC_HANDSHAKE_GRACE_MS) {
-			rpc__look_again(l, RPC_RETRY_MS);
-			return;
-		}
-		/* Somebody who connects and says nothing must not keep the others out. */
-		err_set(&err, EBUSY, "%s: its handshake took long while others waited", l->oldest->label);
-		rpc__conn_fail(l->oldest, -EBUSY, &err);
+	if (!rpc__make_room(l)) {
+		rpc__look_again(l, RPC_RETRY_MS);
+		return;
 	}
 	c = rpc__accept_one(l);
 	if (!c)
@@ -224,7 +267,6 @@ static void rpc__accept_waiting(struct rpc_listener *l)
 		rpc__turn_away(c);
 		return;
 	}
-	c->accepted_ms = uv_now(l->loop);
 	if (l->tls) {
 		rpc__tcp_settings(&c->tcp);
 		rpc__handshake_begin(l, c);

@@ -1,10 +1,10 @@
 /* Connections over unix sockets: the order of callbacks, refusals, back-pressure, limits, the socket file. */
-#include "tests/unit/rpc_fixture.h"
-
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+
+#include "tests/unit/rpc_fixture.h"
 
 static struct fixture *listening(void)
 {
