@@ -9,12 +9,21 @@
  *   O  30000     a proof by time alone may count (SELFFENCE_OTHERS_WAIT_MS)
  *
  * The countdown is kept over a restart of the agent by the daemon, so that a crash in its middle does not begin it
- * anew. */
+ * anew. It stands still while no clusterd is connected (selffence_clusterd). */
 #include "agent/core/selffence.h"
 
 void selffence_init(struct selffence *sf, uint64_t now_ms)
 {
 	*sf = (struct selffence){.last_quorate_ms = now_ms};
+}
+
+void selffence_clusterd(struct selffence *sf, bool present, uint64_t now_ms)
+{
+	if (!present && !sf->blind)
+		sf->blind_since_ms = now_ms;
+	if (present && sf->blind && now_ms > sf->blind_since_ms)
+		sf->last_quorate_ms += now_ms - sf->blind_since_ms;
+	sf->blind = !present;
 }
 
 void selffence_heartbeat(struct selffence *sf, bool quorate, uint64_t now_ms)
@@ -29,7 +38,7 @@ void selffence_heartbeat(struct selffence *sf, bool quorate, uint64_t now_ms)
 
 bool selffence_tick(struct selffence *sf, uint64_t now_ms)
 {
-	if (now_ms > sf->last_quorate_ms && now_ms - sf->last_quorate_ms >= SELFFENCE_KILL_MS)
+	if (!sf->blind && now_ms > sf->last_quorate_ms && now_ms - sf->last_quorate_ms >= SELFFENCE_KILL_MS)
 		sf->fenced = true;
 	return sf->fenced;
 }

@@ -20,8 +20,15 @@ struct selffence {
 	uint64_t last_quorate_ms;
 	bool ever_quorate;
 	bool fenced;
+	bool blind;              /* no clusterd: nothing is known about the quorum */
+	uint64_t blind_since_ms;
 };
 void selffence_init(struct selffence *sf, uint64_t now_ms);
+/* clusterd came (present) or went. While it is away the countdown stands still: a clusterd that crashed or is being upgraded
+ * must not cost a domain, and its host stays in corosync's ring, so the others do not act either. If the host is lost at the same
+ * time they act on a fence agent's proof, which needs nothing of us. A proof by time alone must not be used for a host
+ * whose agent cannot see the quorum by itself. */
+void selffence_clusterd(struct selffence *sf, bool present, uint64_t now_ms);
 void selffence_heartbeat(struct selffence *sf, bool quorate, uint64_t now_ms);
 /* True exactly while HA domains must not run. */
 bool selffence_tick(struct selffence *sf, uint64_t now_ms);

@@ -6,6 +6,7 @@
 
 #include "agent/daemon/agent_goals.h"
 #include "agent/daemon/console.h"
+#include "agent/daemon/goals_note.h"
 #include "agent/daemon/migration_host.h"
 #include "agent/daemon/reporter.h"
 #include "lib/buf.h"
@@ -73,6 +74,7 @@ static void agent_clients__hello(struct client *c, const Gantry__AgentHello *hel
 	if (!c->remote && strcmp(hello->program, "clusterd") == 0) {
 		log_notice("clusterd %s has connected", hello->version);
 		c->wants_reports = true;
+		selffence_clusterd(&c->agent->selffence, true, goals_note_boot_ms());
 		reporter_send_now(c->agent);
 	}
 }
@@ -201,6 +203,14 @@ static void agent_clients__on_frame(struct rpc_conn *conn, const struct frame *f
 	gantry__agent_message__free_unpacked(message, NULL);
 }
 
+static bool agent_clients__other_clusterd(const struct client *gone)
+{
+	for (const struct client *c = gone->agent->clients; c != NULL; c = c->next)
+		if (c != gone && c->wants_reports)
+			return true;
+	return false;
+}
+
 static void agent_clients__on_close(struct rpc_conn *conn, int rc, const struct err *err, void *data)
 {
 	struct client *c = data;
@@ -210,6 +220,8 @@ static void agent_clients__on_close(struct rpc_conn *conn, int rc, const struct 
 			    rc < 0 ? err->text : "");
 	else if (rc < 0)
 		log_info("a client was dropped: %s", err->text);
+	if (c->wants_reports)
+		selffence_clusterd(&c->agent->selffence, agent_clients__other_clusterd(c), goals_note_boot_ms());
 	c->conn = NULL;
 	agent_clients__free(c);
 }

@@ -138,6 +138,7 @@ static int main__prepare(struct agent *a, const char *config, struct err *err)
 	if (rc < 0)
 		return err_set(err, -rc, "storage: %s", strerror(-rc));
 	selffence_init(&a->selffence, goals_note_quorum_load(now));
+	selffence_clusterd(&a->selffence, false, goals_note_boot_ms());
 	a->reporter = reporter_new(a);
 	uv_idle_init(a->loop, &a->wake);
 	a->wake.data = a;

@@ -36,8 +36,8 @@ struct fence_state {
 
 struct manager {
 	uint64_t now_ms, epoch;
-	uint32_t *members, *synced;
-	size_t n_members, n_synced;
+	uint32_t *members, *synced, *nodes;
+	size_t n_members, n_synced, n_nodes;
 	struct pending *pending;
 	size_t n_pending;
 	struct fence_state *fences;
@@ -72,6 +72,7 @@ void manager_free(struct manager *mgr)
 		return;
 	step_clear(mgr);
 	free(mgr->members);
+	free(mgr->nodes);
 	free(mgr->synced);
 	free(mgr->pending);
 	free(mgr->fences);
@@ -234,6 +235,13 @@ static struct fence_state *fence_of(struct manager *mgr, const Gantry__Host *h)
 	return f;
 }
 
+/* Alive: its clusterd is in the group, or at least its corosync in the ring. A clusterd that crashed or is being upgraded
+ * loses no host: its domains go on, and nothing about them is decided without it. */
+static bool alive(const struct manager *mgr, const Gantry__Host *h)
+{
+	return contains(mgr->members, mgr->n_members, h->node_id) || contains(mgr->nodes, mgr->n_nodes, h->node_id);
+}
+
 /* When most of the others seem lost, it is rather the observer who is (no peer's fence storm). */
 static bool storm(const struct manager *mgr, const struct model *m)
 {
@@ -245,7 +253,7 @@ static bool storm(const struct manager *mgr, const struct model *m)
 		if (h->state == HOST(DEAD) || h->state == HOST(JOINING) || h->node_id == m->state->leader)
 			continue;
 		others++;
-		lost += h->state == HOST(LOST) || h->state == HOST(FENCING) || !contains(mgr->members, mgr->n_members, h->node_id);
+		lost += h->state == HOST(LOST) || h->state == HOST(FENCING) || !alive(mgr, h);
 	}
 	return lost * 2 > others && others > 1;
 }
@@ -261,9 +269,9 @@ static bool hold_storm(struct manager *mgr, const struct model *m, const Gantry_
 	return true;
 }
 
-static void decide_lost(struct manager *mgr, const struct model *m, const Gantry__Host *h, bool member)
+static void decide_lost(struct manager *mgr, const struct model *m, const Gantry__Host *h)
 {
-	if (member)
+	if (alive(mgr, h))
 		return;   /* here again, but not yet in step: it will be online, or leave again */
 	if (!h->n_fence) {
 		if (note_due(mgr, h, h->incarnation))
@@ -277,7 +285,7 @@ static void decide_lost(struct manager *mgr, const struct model *m, const Gantry
 	propose_host(mgr, h, HOST(FENCING), "it left the membership; a proof of death is sought", "");
 }
 
-static void decide_fencing(struct manager *mgr, const struct model *m, const Gantry__Host *h, bool member, bool back)
+static void decide_fencing(struct manager *mgr, const struct model *m, const Gantry__Host *h, bool back)
 {
 	struct fence_state *f = fence_of(mgr, h);
 	struct manager_action *a;
@@ -292,12 +300,29 @@ static void decide_fencing(struct manager *mgr, const struct model *m, const Gan
 		propose_host(mgr, h, HOST(ONLINE), "it came back before it was fenced", "");
 		return;
 	}
-	/* A member is alive, even if it is not in step yet; and a new leader asks itself the question of the storm again. */
-	if (member || mgr->now_ms < f->again_ms || hold_storm(mgr, m, h) || mgr->n_actions >= LIMIT_MANAGER_ACTIONS)
+	/* One that is alive is not fenced, even if it is not in step yet; and a new leader asks itself the question of the storm again. */
+	if (alive(mgr, h) || mgr->now_ms < f->again_ms || hold_storm(mgr, m, h) || mgr->n_actions >= LIMIT_MANAGER_ACTIONS)
 		return;
 	f->running = true;
 	a = action_new(mgr, MANAGER_ACTION_FENCE, "a lost host must be proven dead before its domains move");
 	a->host = h->name;
+}
+
+/* Its host is there and its clusterd is not: nothing new goes there until it is back. */
+static void decide_headless(struct manager *mgr, const Gantry__Host *h)
+{
+	Gantry__Command *c;
+
+	if (!h->agent_connected || !may_propose(mgr, "info", h->name, h->incarnation))
+		return;
+	propose_note(mgr, h, "clusterd-gone",
+		     "its clusterd does not run, although its corosync does: its domains go on as they are, and are not moved or restarted "
+		     "meanwhile. See 'journalctl -u clusterd' there");
+	c = propose(mgr, "%s takes nothing new until its clusterd is back", h->name);
+	c->body_case = GANTRY__COMMAND__BODY_HOST_INFO;
+	c->host_info = PB_NEW(Gantry__CmdHostInfo, gantry__cmd_host_info__init);
+	c->host_info->host = PB_NEW(Gantry__Host, gantry__host__init);
+	pb_set_string(&c->host_info->host->name, h->name);
 }
 
 static void decide_host(struct manager *mgr, const struct model *m, const Gantry__Host *h)
@@ -307,17 +332,19 @@ static void decide_host(struct manager *mgr, const struct model *m, const Gantry
 
 	switch (h->state) {
 	case HOST(ONLINE):
-		if (!member)
+		if (!alive(mgr, h))
 			propose_host(mgr, h, HOST(LOST), "it left the membership", "");
+		else if (!member)
+			decide_headless(mgr, h);
 		break;
 	case HOST(LOST):
 		if (synced)
 			propose_host(mgr, h, HOST(ONLINE), "it came back before it was fenced", "");
 		else
-			decide_lost(mgr, m, h, member);
+			decide_lost(mgr, m, h);
 		break;
 	case HOST(FENCING):
-		decide_fencing(mgr, m, h, member, synced);
+		decide_fencing(mgr, m, h, synced);
 		break;
 	case HOST(JOINING):
 	case HOST(DEAD):
@@ -522,6 +549,9 @@ static void take_members(struct manager *mgr, const struct manager_event *event)
 	mgr->n_synced = event->u.members.n_synced;
 	mgr->members = mgr->n_members ? mem_dup(event->u.members.members, mgr->n_members * sizeof(uint32_t)) : NULL;
 	mgr->synced = mgr->n_synced ? mem_dup(event->u.members.synced, mgr->n_synced * sizeof(uint32_t)) : NULL;
+	mgr->n_nodes = event->u.members.n_nodes;
+	free(mgr->nodes);
+	mgr->nodes = mgr->n_nodes ? mem_dup(event->u.members.nodes, mgr->n_nodes * sizeof(uint32_t)) : NULL;
 }
 
 void manager_step(struct manager *mgr, const struct model *m, const struct manager_event *event, const struct manager_action **ret,

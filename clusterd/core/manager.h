@@ -25,7 +25,8 @@ struct manager_event {
 	uint64_t now_ms;            /* monotonic */
 	uint64_t epoch;             /* the epoch in which this node leads */
 	union {
-		struct { const uint32_t *members; size_t n_members; const uint32_t *synced; size_t n_synced; } members;
+		/* nodes: whose corosync is in the ring, also where no clusterd runs just now (none given: the members). */
+		struct { const uint32_t *members; size_t n_members; const uint32_t *synced; size_t n_synced; const uint32_t *nodes; size_t n_nodes; } members;
 		struct { const char *host; int rc; const char *text; } fenced;   /* rc 0: text is the proof; else the failure */
 	} u;
 };

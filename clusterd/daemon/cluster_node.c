@@ -115,6 +115,15 @@ static bool on_connected(void *data, uint32_t node_id)
 	return true;
 }
 
+static void on_nodes(void *data, const uint32_t *nodes, size_t n)
+{
+	struct cluster_node *node = data;
+
+	node->n_nodes = n < LIMIT_HOSTS ? n : LIMIT_HOSTS;
+	memcpy(node->nodes, nodes, node->n_nodes * sizeof(*nodes));
+	node->membership_changed = true;
+}
+
 static void on_view(void *data, uint64_t id, const uint32_t *members, size_t n)
 {
 	struct clog_event event = {.type = CLOG_EVENT_VIEW};
@@ -147,6 +156,7 @@ static void on_disconnected(void *data, const char *why)
 	node->disconnected_why = str_dup(why);
 	node->connected = false;
 	node->n_heard = 0;
+	node->n_nodes = 0;
 	node->membership_changed = true;
 	node__event(node, &event);
 }
@@ -327,7 +337,7 @@ static void node_free(struct cluster_node *node)
 int cluster_node_new(uv_loop_t *loop, const struct cluster_node_options *options, struct cluster_node **ret, struct err *err)
 {
 	static const struct cpg_link_callbacks callbacks = {
-		.on_connected = on_connected, .on_view = on_view, .on_message = on_message, .on_disconnected = on_disconnected,
+		.on_connected = on_connected, .on_nodes = on_nodes, .on_view = on_view, .on_message = on_message, .on_disconnected = on_disconnected,
 		.on_closed = on_link_closed};
 	struct cluster_node *node = mem_alloc(sizeof(*node));
 	uint32_t node_id;

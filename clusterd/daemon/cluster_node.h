@@ -61,5 +61,7 @@ const char *cluster_node_state_text(const struct cluster_node *node, struct buf 
 /* Proposes a command; cb exactly once, perhaps before this returns (refused at once). The header (version, proposer, time) is filled in; the command is the
  * caller's. patient: a client's, which waits for a sync to end; others are told STATUS_RETRY at once. */
 void cluster_node_propose(struct cluster_node *node, Gantry__Command *command, bool patient, proposal_cb cb, void *data);
+/* The hosts whose corosync is in our ring (node ids, borrowed until the next turn of the loop). */
+size_t cluster_node_corosync_nodes(const struct cluster_node *node, const uint32_t **ret);
 /* Gossip to all members. */
 void cluster_node_gossip(struct cluster_node *node, uint32_t kind, const uint8_t *data, size_t len);

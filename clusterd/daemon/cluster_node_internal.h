@@ -38,6 +38,8 @@ struct cluster_node {
 	struct store_db *db;               /* until the store takes it */
 	struct cpg_link *link;
 	bool connected;
+	uint32_t nodes[LIMIT_HOSTS];       /* in corosync's ring */
+	size_t n_nodes;
 	char *disconnected_why;
 	struct corosync_config *corosync;
 	struct proposals proposals;

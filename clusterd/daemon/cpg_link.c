@@ -121,8 +121,11 @@ static void deliver_ring(cpg_handle_t handle, struct cpg_ring_id ring, uint32_t 
 {
 	struct cpg_link *link = NULL;
 
-	if (cpg_context_get(handle, (void **)&link) == CS_OK && link)
-		cpg_view_ring(link->view, ring.nodeid, ring.seq);
+	if (cpg_context_get(handle, (void **)&link) != CS_OK || !link)
+		return;
+	if (!link->leaving)
+		link->callbacks.on_nodes(link->data, members, n_members);
+	cpg_view_ring(link->view, ring.nodeid, ring.seq);
 }
 
 /* ---- connecting, in the thread pool */

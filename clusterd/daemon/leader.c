@@ -105,6 +105,7 @@ static void give_members(struct leader *l)
 	event.u.members.n_members = st.n_members;
 	event.u.members.synced = st.synced;
 	event.u.members.n_synced = st.n_synced;
+	event.u.members.n_nodes = cluster_node_corosync_nodes(l->node, &event.u.members.nodes);
 	give(l, &event);
 }
 

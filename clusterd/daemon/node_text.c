@@ -81,3 +81,9 @@ const char *cluster_node_state_text(const struct cluster_node *node, struct buf 
 		buf_printf(out, "syncing: %s", st.phase == CLOG_ADOPT ? "taking over the log" : "agreeing on the log");
 	return buf_str(out);
 }
+
+size_t cluster_node_corosync_nodes(const struct cluster_node *node, const uint32_t **ret)
+{
+	*ret = node->nodes;
+	return node->n_nodes;
+}

@@ -62,6 +62,25 @@ static void test_a_clock_that_goes_back_is_harmless(void **state)
 	assert_true(selffence_tick(&sf, 60000 + SELFFENCE_KILL_MS));
 }
 
+static void test_countdown_stands_still_without_a_clusterd(void **state)
+{
+	struct selffence sf;
+
+	selffence_init(&sf, 0);
+	selffence_heartbeat(&sf, true, 1000);
+	selffence_clusterd(&sf, false, 2000);
+	selffence_clusterd(&sf, false, 3000);
+	assert_false(selffence_tick(&sf, 10 * SELFFENCE_KILL_MS));
+	/* it is back and says "no quorum": what was left of the time before it went is left now */
+	selffence_clusterd(&sf, true, 10 * SELFFENCE_KILL_MS);
+	selffence_heartbeat(&sf, false, 10 * SELFFENCE_KILL_MS);
+	assert_false(selffence_tick(&sf, 11 * SELFFENCE_KILL_MS - 1001));
+	assert_true(selffence_tick(&sf, 11 * SELFFENCE_KILL_MS - 1000));
+	/* what is fenced stays so when clusterd goes */
+	selffence_clusterd(&sf, false, 12 * SELFFENCE_KILL_MS);
+	assert_true(selffence_tick(&sf, 12 * SELFFENCE_KILL_MS));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -69,6 +88,7 @@ int main(void)
 	    cmocka_unit_test(test_heartbeat_defers_and_lifts),
 	    cmocka_unit_test(test_heartbeats_without_quorum_do_not_count),
 	    cmocka_unit_test(test_a_clock_that_goes_back_is_harmless),
+	    cmocka_unit_test(test_countdown_stands_still_without_a_clusterd),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -110,6 +110,16 @@ class Cluster:
             return host and host["state"] == "online" and host.get("agent_connected")
         wait_until(f"{name} is online with its agent", online, timeout)
 
+    def wait_quorate(self, timeout=60):
+        """Every powered host is in the quorum and in step."""
+        for host in self.lab.status()["hosts"]:
+            if host["power"] == "on":
+                wait_until(f"{host['name']} is in the quorum", lambda: self.is_quorate(host["name"]), timeout)
+
+    def is_quorate(self, host):
+        done = self.ctl("cluster", "status", "-o", "json", host=host, check=False)
+        return done.returncode == 0 and json.loads(done.stdout).get("quorate", False)
+
     def wait_state(self, name, state, timeout=60, host=None):
         def there():
             domain = self.domain(name)

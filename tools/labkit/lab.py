@@ -27,7 +27,7 @@ from .layout import (DURABLE, HOSTS_MAX, PYTHON, SYSTEM_PATH, TOOLS, TREE, LabEr
 from .observer import Observer
 
 UP_TIMEOUT_S = 60
-DOWN_TIMEOUT_S = 20
+DOWN_TIMEOUT_S = 60
 COMMAND_TIMEOUT_S = 60
 REPLY_MAX = 1 << 20
 
