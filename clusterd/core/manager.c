@@ -38,6 +38,7 @@ struct manager {
 	uint64_t now_ms, epoch;
 	uint32_t *members, *synced, *nodes;
 	size_t n_members, n_synced, n_nodes;
+	uint64_t patience_until_ms;
 	struct pending *pending;
 	size_t n_pending;
 	struct fence_state *fences;
@@ -332,9 +333,10 @@ static void decide_host(struct manager *mgr, const struct model *m, const Gantry
 
 	switch (h->state) {
 	case HOST(ONLINE):
-		if (!alive(mgr, h))
+		/* When the quorum has just formed, after a power cut perhaps, the others may still be booting. */
+		if (!alive(mgr, h) && mgr->now_ms >= mgr->patience_until_ms)
 			propose_host(mgr, h, HOST(LOST), "it left the membership", "");
-		else if (!member)
+		else if (alive(mgr, h) && !member)
 			decide_headless(mgr, h);
 		break;
 	case HOST(LOST):
@@ -549,6 +551,7 @@ static void take_members(struct manager *mgr, const struct manager_event *event)
 	mgr->n_synced = event->u.members.n_synced;
 	mgr->members = mgr->n_members ? mem_dup(event->u.members.members, mgr->n_members * sizeof(uint32_t)) : NULL;
 	mgr->synced = mgr->n_synced ? mem_dup(event->u.members.synced, mgr->n_synced * sizeof(uint32_t)) : NULL;
+	mgr->patience_until_ms = event->u.members.patience_until_ms;
 	mgr->n_nodes = event->u.members.n_nodes;
 	free(mgr->nodes);
 	mgr->nodes = mgr->n_nodes ? mem_dup(event->u.members.nodes, mgr->n_nodes * sizeof(uint32_t)) : NULL;

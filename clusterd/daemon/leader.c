@@ -10,6 +10,9 @@
 #include "proto/pb.h"
 
 #define LEADER_TICK_MS 500
+/* No quorum for so long: the cluster begins anew rather than goes on. Then who is absent is waited for before it is called lost. */
+#define LEADER_COLD_AFTER_MS 5000
+#define LEADER_COLD_PATIENCE_MS 30000
 #define LEADER_REFUSED_MS 50
 
 struct leader {
@@ -20,6 +23,7 @@ struct leader {
 	uv_timer_t tick;
 	uv_loop_t *loop;
 	bool closing, refused;
+	uint64_t last_current_ms, patience_until_ms;
 	uint32_t adding;               /* node id of the host that is being made a voter; 0 none */
 	uint64_t add_not_before_ms;
 };
@@ -105,6 +109,7 @@ static void give_members(struct leader *l)
 	event.u.members.n_members = st.n_members;
 	event.u.members.synced = st.synced;
 	event.u.members.n_synced = st.n_synced;
+	event.u.members.patience_until_ms = l->patience_until_ms;
 	event.u.members.n_nodes = cluster_node_corosync_nodes(l->node, &event.u.members.nodes);
 	give(l, &event);
 }
@@ -120,12 +125,25 @@ static void step_down(struct leader *l)
 	fence_runner_cancel_all(l->fences);
 }
 
+/* On every node, leading or not: was there a quorum just before this one? */
+static void note_current(struct leader *l)
+{
+	uint64_t now = uv_now(l->loop);
+
+	if (!cluster_node_is_current(l->node))
+		return;
+	if (!l->last_current_ms || now - l->last_current_ms > LEADER_COLD_AFTER_MS)
+		l->patience_until_ms = now + LEADER_COLD_PATIENCE_MS;
+	l->last_current_ms = now;
+}
+
 /* True: this node leads, with a manager of this epoch. */
 static bool review(struct leader *l)
 {
 	struct clog_status st;
 	bool leads;
 
+	note_current(l);
 	cluster_node_log_status(l->node, &st);
 	leads = cluster_node_is_current(l->node) && st.leader == cluster_node_id(l->node);
 	if (l->manager && (!leads || l->epoch != st.epoch))

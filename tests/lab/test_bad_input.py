@@ -63,7 +63,7 @@ def test_unknown_key_is_a_warning_with_its_place(cluster, config):
 
 
 def test_missing_file_is_named(cluster):
-    refused(cluster, BAD_DATA if False else NO_SUCH, ["/run/not-there.cfg"], "create", "/run/not-there.cfg", host="hostA")
+    refused(cluster, BAD_DATA, ["/run/not-there.cfg"], "create", "/run/not-there.cfg", host="hostA")
 
 
 def test_name_already_taken(cluster, config, guest):
