@@ -144,7 +144,9 @@ class Box:
                 if os.readlink(f"/proc/{pid}/ns/pid") != os.readlink(f"/proc/{self.init}/ns/pid"):
                     continue
                 with open(f"/proc/{pid}/cmdline", "rb") as f, open(f"/proc/{pid}/stat") as s:
-                    if f.read().startswith(b"qemu-system") and s.read().rsplit(")", 1)[1].split()[0] != "Z":
+                    args = f.read()
+                    # Not the agent's own questions to the binary (--version).
+                    if args.startswith(b"qemu-system") and b"-uuid" in args and s.read().rsplit(")", 1)[1].split()[0] != "Z":
                         got.append(int(pid))
             except OSError:
                 pass
