@@ -220,8 +220,11 @@ static void subprocess__start_io(struct subprocess *sp, const struct subprocess_
 
 	sp->out.open = uv_read_start((uv_stream_t *)&sp->out.pipe, subprocess__alloc, subprocess__on_read) == 0;
 	sp->err_out.open = uv_read_start((uv_stream_t *)&sp->err_out.pipe, subprocess__alloc, subprocess__on_read) == 0;
-	if (options->timeout_ms)
+	if (options->timeout_ms) {
+		/* Spawning takes time, and the loop's clock stands still during a turn: from now on. */
+		uv_update_time(sp->timer.loop);
 		uv_timer_start(&sp->timer, subprocess__on_timer, options->timeout_ms, 0);
+	}
 	if (!options->stdin_text)
 		return;
 	sp->stdin_text = str_dup(options->stdin_text);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "lib/cleanup.h"
 
@@ -18,6 +19,12 @@ static void rpc__on_timer(uv_timer_t *timer)
 	switch (c->state) {
 	case RPC_CONNECTING:
 	case RPC_HANDSHAKE:
+		/* The loop runs its timers before it reads: if we were late, the peer may have answered in time. */
+		if (c->state == RPC_HANDSHAKE && !c->timer_extended && rpc__conn_has_unread(c)) {
+			c->timer_extended = true;
+			rpc__conn_set_timer(c, LIMIT_RPC_HANDSHAKE_MS);
+			break;
+		}
 		err_set(&err, ETIMEDOUT, "%s does not answer: is the host up, and the port open in its firewall?", c->label);
 		rpc__conn_fail(c, -ETIMEDOUT, &err);
 		break;
@@ -40,7 +47,17 @@ static void rpc__on_timer(uv_timer_t *timer)
 
 void rpc__conn_set_timer(struct rpc_conn *c, uint64_t timeout_ms)
 {
+	/* From now, not from the beginning of a turn of the loop that may have been long. */
+	uv_update_time(c->loop);
 	uv_timer_start(&c->timer, rpc__on_timer, timeout_ms, 0);
+}
+
+bool rpc__conn_has_unread(const struct rpc_conn *c)
+{
+	uv_os_fd_t fd;
+	int unread = 0;
+
+	return uv_fileno(&c->handle, &fd) == 0 && ioctl(fd, FIONREAD, &unread) == 0 && unread > 0;
 }
 
 struct rpc_conn *rpc__conn_new(uv_loop_t *loop, uint32_t kinds, char *label)

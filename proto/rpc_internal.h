@@ -45,8 +45,8 @@ struct rpc_conn {
 
 	struct rpc_listener *listener; /* of an accepted one; held by a reference */
 	struct rpc_conn *next_handshake, *prev_handshake;
-	uint64_t heard_ms; /* handshake: when the peer last sent something, or came */
-	bool in_handshakes, anonymous;
+	unsigned heard_tick; /* handshake: the listener's tick at which the peer last sent something, or came */
+	bool in_handshakes, anonymous, timer_extended;
 
 	bool paused, ended; /* ended: the peer said goodbye; frames may still wait in the parser */
 	bool resolving, shutdown_sent;
@@ -65,6 +65,8 @@ void rpc__conn_fail(struct rpc_conn *c, int rc, const struct err *err);
 /* The same after telling the peer why. */
 void rpc__conn_refuse(struct rpc_conn *c, int rc, const struct err *err);
 void rpc__conn_set_timer(struct rpc_conn *c, uint64_t timeout_ms);
+/* The kernel holds bytes of the peer that a busy loop has not come to read. */
+bool rpc__conn_has_unread(const struct rpc_conn *c);
 /* The stream handle was initialized by whoever knows its kind; the others follow here. */
 void rpc__conn_handles_init(struct rpc_conn *c);
 /* Closing: goes on reading (and dropping) until the peer's end. */

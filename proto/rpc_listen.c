@@ -4,7 +4,6 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -30,6 +29,8 @@ struct rpc_listener {
 	char *path;
 	bool waiting; /* libuv holds a peer that we have not accepted yet */
 	bool closing;
+	bool retrying;  /* the timer runs for a peer that waits because there was no room */
+	unsigned ticks; /* how often it fired so: at most once a turn of the loop, so a busy loop makes nobody look silent */
 	unsigned handles_open, clients, handshakes, anonymous;
 	struct rpc_conn *oldest, *newest; /* handshakes in progress, by when they were last heard */
 };
@@ -65,18 +66,25 @@ void rpc_listener_close(struct rpc_listener *l)
 
 static void rpc__on_listener_timer(uv_timer_t *timer)
 {
-	rpc__accept_waiting(timer->data);
+	struct rpc_listener *l = timer->data;
+
+	if (l->retrying)
+		l->ticks++;
+	l->retrying = false;
+	rpc__accept_waiting(l);
 }
 
 static void rpc__look_again(struct rpc_listener *l, uint64_t in_ms)
 {
-	if (l->waiting && !l->closing)
-		uv_timer_start(&l->timer, rpc__on_listener_timer, in_ms, 0);
+	if (!l->waiting || l->closing)
+		return;
+	l->retrying = in_ms > 0;
+	uv_timer_start(&l->timer, rpc__on_listener_timer, in_ms, 0);
 }
 
 static void rpc__handshake_link(struct rpc_listener *l, struct rpc_conn *c)
 {
-	c->heard_ms = uv_now(l->loop);
+	c->heard_tick = l->ticks;
 	c->next_handshake = NULL;
 	c->prev_handshake = l->newest;
 	if (l->newest)
@@ -222,12 +230,9 @@ static void rpc__turn_away(struct rpc_conn *c)
 /* Silent for the grace time, and not only because we were too busy to read what he sent. */
 static bool rpc__is_silent(const struct rpc_conn *c)
 {
-	uv_os_fd_t fd;
-	int unread = 0;
-
-	if (uv_now(c->loop) - c->heard_ms < LIMIT_RPC_HANDSHAKE_GRACE_MS)
+	if (c->listener->ticks - c->heard_tick < LIMIT_RPC_HANDSHAKE_GRACE_MS / RPC_RETRY_MS)
 		return false;
-	return uv_fileno(&c->handle, &fd) < 0 || ioctl(fd, FIONREAD, &unread) < 0 || unread == 0;
+	return !rpc__conn_has_unread(c);
 }
 
 /* Room for one more handshake. Somebody who connects and says nothing must not keep the others out. */
