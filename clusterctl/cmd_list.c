@@ -49,11 +49,11 @@ static char *state_letters(const Gantry__Domain *d)
 static json_t *domain_json(const Gantry__CtlModel *m, const Gantry__Domain *d)
 {
 	const Gantry__DomainReport *report = domain_report(m, d);
-	json_t *json = pbjson_from_message(&d->base, false);
+	json_t *json = pbjson_from_message(&d->base, true);
 
 	json_object_set_new(json, "name", json_string(d->spec->name));
 	if (report != NULL)
-		json_object_set_new(json, "report", pbjson_from_message(&report->base, false));
+		json_object_set_new(json, "report", pbjson_from_message(&report->base, true));
 	return json;
 }
 

@@ -64,7 +64,7 @@ int cmd_task_watch(struct invocation *inv)
 		_cleanup_free_ char *summary = job_summary(end);
 		puts(summary);
 	} else {
-		rc = output_object(inv->format, pbjson_from_message(&end->base, false), &inv->err);
+		rc = output_object(inv->format, pbjson_from_message(&end->base, true), &inv->err);
 	}
 	gantry__ctl_job__free_unpacked(end, NULL);
 	return rc;

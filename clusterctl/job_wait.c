@@ -215,7 +215,7 @@ static int print_end(struct invocation *inv, const Gantry__CtlJob *end, const ch
 	if (inv->format == OUTPUT_NAME) {
 		puts(end->job->domain_name[0] ? end->job->domain_name : end->job->volume);
 	} else if (inv->format != OUTPUT_TABLE) {
-		return output_object(inv->format, pbjson_from_message(&end->base, false), &inv->err);
+		return output_object(inv->format, pbjson_from_message(&end->base, true), &inv->err);
 	} else {
 		_cleanup_free_ char *summary = done ? str_dup(done) : job_summary(end);
 		puts(summary);
@@ -227,7 +227,7 @@ static int print_end(struct invocation *inv, const Gantry__CtlJob *end, const ch
 static int print_result(struct invocation *inv, const Gantry__CommandResult *result, const char *done)
 {
 	if (inv->format == OUTPUT_JSON || inv->format == OUTPUT_YAML)
-		return output_object(inv->format, pbjson_from_message(&result->base, false), &inv->err);
+		return output_object(inv->format, pbjson_from_message(&result->base, true), &inv->err);
 	if (result->job_id != 0)
 		printf(inv->format == OUTPUT_NAME ? "%" PRIu64 "\n" : "goes on as task %" PRIu64 "\n", result->job_id);
 	else if (inv->format == OUTPUT_TABLE)

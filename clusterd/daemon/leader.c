@@ -10,8 +10,7 @@
 #include "proto/pb.h"
 
 #define LEADER_TICK_MS 500
-/* No quorum for so long: the cluster begins anew rather than goes on. Then who is absent is waited for before it is called lost. */
-#define LEADER_COLD_AFTER_MS 5000
+/* A quorum that has just formed, after none was here: who is absent may still be booting and is waited for so long. */
 #define LEADER_COLD_PATIENCE_MS 30000
 #define LEADER_REFUSED_MS 50
 
@@ -23,7 +22,8 @@ struct leader {
 	uv_timer_t tick;
 	uv_loop_t *loop;
 	bool closing, refused;
-	uint64_t last_current_ms, patience_until_ms;
+	bool cold;                     /* there was no quorum here, or this process has just begun */
+	uint64_t patience_until_ms;
 	uint32_t adding;               /* node id of the host that is being made a voter; 0 none */
 	uint64_t add_not_before_ms;
 };
@@ -128,13 +128,15 @@ static void step_down(struct leader *l)
 /* On every node, leading or not: was there a quorum just before this one? */
 static void note_current(struct leader *l)
 {
-	uint64_t now = uv_now(l->loop);
+	struct clog_status st;
 
-	if (!cluster_node_is_current(l->node))
-		return;
-	if (!l->last_current_ms || now - l->last_current_ms > LEADER_COLD_AFTER_MS)
-		l->patience_until_ms = now + LEADER_COLD_PATIENCE_MS;
-	l->last_current_ms = now;
+	cluster_node_log_status(l->node, &st);
+	if (st.phase == CLOG_IDLE) {
+		l->cold = true;
+	} else if (l->cold && cluster_node_is_current(l->node)) {
+		l->cold = false;
+		l->patience_until_ms = uv_now(l->loop) + LEADER_COLD_PATIENCE_MS;
+	}
 }
 
 /* True: this node leads, with a manager of this epoch. */
@@ -242,6 +244,7 @@ struct leader *leader_new(uv_loop_t *loop, struct cluster_node *node)
 	struct cluster_node_listener listener = {.on_model = on_model, .on_membership = on_membership, .data = l};
 
 	l->loop = loop;
+	l->cold = true;
 	l->node = node;
 	l->fences = fence_runner_new(loop, on_fenced, l);
 	uv_timer_init(loop, &l->tick);
