@@ -97,7 +97,7 @@ int pidfile_find(const char *path, pid_t *ret_pid, int *ret_pidfd, struct err *e
 	_cleanup_close_ int fd = -1;
 	struct identity noted, actual;
 	struct buf text = {0};
-	pid_t pid;
+	pid_t pid = 0;
 	int rc;
 
 	rc = atomic_file_read(path, PIDFILE_BYTES_MAX, &text, err);

@@ -312,7 +312,7 @@ int qemu_process_start(uv_loop_t *loop, char *const *argv, const char *run_dir, 
 	_cleanup_close_ int log_fd = -1;
 	struct qemu_process *qp;
 	char path[PATH_MAX];
-	off_t log_start;
+	off_t log_start = 0;
 	int rc;
 
 	log_fd = log_open_for(log_path, argv, &log_start);
