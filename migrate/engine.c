@@ -369,6 +369,7 @@ struct engine *engine__new(uv_loop_t *loop, const struct engine_options *o, cons
 	en->report->job_id = en->progress.job_id = en->goal->job->id;
 	en->report->incoming = en->goal->incoming;
 	en->report->stage = en->progress.stage = states[ENGINE_GREETING].stage;
+	fault_point(engine__is_incoming(en) ? states[ENGINE_GREETING].fault_destination : states[ENGINE_GREETING].fault_source);
 	stream_sum_init(&en->forward);
 	stream_sum_init(&en->reply);
 	uv_update_time(loop);
@@ -426,7 +427,11 @@ const Gantry__MigrationReport *engine_report(const struct engine *en)
 void engine_qemu_event(struct engine *en, const char *event, json_t *event_data)
 {
 	const char *status = json_string_value(json_object_get(event_data, "status"));
+	json_t *pass = json_object_get(event_data, "pass");
 
+	/* A round is told when it begins: a short migration is over before it is asked about. */
+	if (!strcmp(event, "MIGRATION_PASS") && json_is_integer(pass))
+		en->progress.round = en->figures.rounds = (uint32_t)json_integer_value(pass);
 	if (engine__is_incoming(en))
 		engine_destination__on_event(en, event, status ? status : "");
 	else

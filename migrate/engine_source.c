@@ -16,6 +16,7 @@
 #define DEFAULT_DOWNTIME_MS 100
 #define NO_LIMIT_BYTES_PER_S (UINT64_C(1) << 40) /* QEMU's own default is 128 MiB/s */
 #define PROGRESS_MS 500
+#define SEND_AHEAD_BYTES (1u << 20) /* the low-water mark of rpc.h: on_drain comes after it was passed */
 
 static uint64_t wall_ms(void)
 {
@@ -41,6 +42,7 @@ static void end_if_over(struct engine *en)
 	end.chunks = en->forward.chunks;
 	end.digest = (ProtobufCBinaryData){sizeof(digest), digest};
 	engine__send(en, GANTRY__MIGRATION_MESSAGE__BODY_END, &end);
+	en->progress.remaining_bytes = 0;
 	engine__move(en, ENGINE_VERIFYING);
 	engine__report(en);
 }
@@ -50,7 +52,7 @@ static void on_data(void *data, uint8_t *bytes, size_t len)
 	struct engine *en = data;
 
 	engine__send_chunk(en, bytes, len, false);
-	if (en->conn && rpc_conn_queued(en->conn) > LIMIT_MIGRATION_QUEUE_BYTES / 2)
+	if (en->conn && rpc_conn_queued(en->conn) > SEND_AHEAD_BYTES)
 		qemu_channel_pause(en->channel, true);
 }
 

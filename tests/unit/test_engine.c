@@ -79,6 +79,7 @@ static void test_committed(void **state)
 	assert_true(r->figures->transferred_bytes > (uint64_t)FIXTURE_DATA_MIB << 20);
 	assert_int_equal(r->figures->transferred_bytes, engine_report(p->source.engine)->figures->transferred_bytes);
 	assert_true(r->figures->downtime_ms > 0);
+	assert_true(r->figures->rounds >= 1);
 	assert_false(p->source.failed_reported || p->destination.failed_reported);
 	pair_close(p);
 }
