@@ -13,6 +13,7 @@
 #include "agent/daemon/migration_host.h"
 #include "hypervisor/qmp.h"
 #include "lib/buf.h"
+#include "lib/fault.h"
 #include "lib/cleanup.h"
 #include "lib/log.h"
 
@@ -300,6 +301,7 @@ void domain_run_activate(struct domain *d)
 		return;
 	if (!d->activating)
 		d->retry_until_ms = now + ACTIVATE_RETRY_MS;
+	fault_point("migrate.destination.activation");
 	d->activating = true;
 	d->ha = goal->ha;
 	d->actual = ACTUAL_STARTING;
