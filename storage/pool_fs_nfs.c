@@ -34,7 +34,7 @@ struct call {
 	void *into;
 };
 
-/* One try of an operation. -EAGAIN: the connection is of no use any more. */
+/* One try of an operation. -EAGAIN: the connection is gone. */
 typedef int (*attempt_fn)(struct nfs_fs *n, void *args, struct err *err);
 
 static int64_t now_ms(void)
@@ -81,34 +81,36 @@ static bool is_lost(int status)
 	return status == -EFAULT || status == -EINTR || status == -ETIMEDOUT || status == -ESTALE || status == -EAGAIN;
 }
 
-/* Drives the loop until the call has an answer. queued: what its libnfs function returned. */
+/* The connection is of no use any more. It is closed here and at once, because a call without answer still points to
+ * its caller's stack. */
+static int lose(struct nfs_fs *n, const char *what, struct err *err)
+{
+	const char *text = nfs_get_error(n->ctx);
+
+	err_set(err, EAGAIN, "%s: %s", what, text && *text ? text : "no answer");
+	disconnect(n);
+	return -EAGAIN;
+}
+
+/* Drives the loop until the call has an answer. queued: what its libnfs function returned. After -EAGAIN there is no
+ * connection, no open file and no call any more. */
 static int wait_for(struct nfs_fs *n, struct call *c, int queued, const char *what, struct err *err)
 {
-	const char *text;
-
-	if (queued < 0) {
-		err_set(err, EAGAIN, "%s: %s", what, nfs_get_error(n->ctx));
-		return -EAGAIN;
-	}
+	if (queued < 0)
+		return lose(n, what, err);
 	while (!c->done) {
 		int64_t left = n->deadline_ms - now_ms();
 		struct pollfd p = {.fd = nfs_get_fd(n->ctx), .events = (short)nfs_which_events(n->ctx)};
 
-		if (left <= 0)
-			return err_set(err, EAGAIN, "%s: no answer", what);
-		if (poll(&p, 1, left < NFS_SERVICE_MS ? (int)left : NFS_SERVICE_MS) < 0 && errno != EINTR)
-			return err_set(err, EAGAIN, "%s: poll: %s", what, strerror(errno));
-		if (nfs_service(n->ctx, p.revents) < 0 && !c->done) {
-			text = nfs_get_error(n->ctx);
-			return err_set(err, EAGAIN, "%s: %s", what, text ? text : "the connection broke");
-		}
+		if (left <= 0 || (poll(&p, 1, left < NFS_SERVICE_MS ? (int)left : NFS_SERVICE_MS) < 0 && errno != EINTR))
+			return lose(n, what, err);
+		if (nfs_service(n->ctx, p.revents) < 0 && !c->done)
+			return lose(n, what, err);
 	}
 	if (c->status >= 0)
 		return 0;
-	if (is_lost(c->status)) {
-		text = nfs_get_error(n->ctx);
-		return err_set(err, EAGAIN, "%s: %s", what, text ? text : "no answer");
-	}
+	if (is_lost(c->status))
+		return lose(n, what, err);
 	return err_set(err, -c->status, "cannot %s: %s", what, strerror(-c->status));
 }
 
@@ -148,7 +150,6 @@ static int with_server(struct pool_fs *fs, attempt_fn attempt, void *args, struc
 			rc = attempt(n, args, &last);
 		if (rc != -EAGAIN)
 			break;
-		disconnect(n);
 		if (now_ms() + NFS_RETRY_MS >= n->deadline_ms)
 			return err_set(err, ETIMEDOUT, "NFS server %s gave no answer for %d s (%s); is it up and reachable from this host?",
 				       n->server, NFS_DEADLINE_MS / 1000, last.text);
@@ -174,7 +175,7 @@ static int close_file(struct nfs_fs *n, int rc, struct err *err)
 	int closed;
 
 	if (rc == -EAGAIN || !fh)
-		return rc; /* disconnect() closes it */
+		return rc; /* lose() has closed it */
 	n->fh = NULL;
 	closed = wait_for(n, &c, nfs_close_async(n->ctx, fh, call_done, &c), "close", rc < 0 ? &ignored : err);
 	return rc < 0 ? rc : closed;
