@@ -60,6 +60,8 @@ struct engine {
 	bool qemu_completed, channel_ended, asking_progress;
 	bool committed;
 	uint64_t started_ms, state_since_ms, moved_ms, moved_bytes, asked_ms, reported_ms;
+	uint64_t limit_ms;                /* QEMU's downtime-limit as it is set now */
+	uint64_t sent_bytes, sent_ms;      /* at the last look: for the true rate */
 	uint64_t stopped_ns;       /* source: when the guest was paused; destination: when it must have been */
 	uv_timer_t tick, later;
 	int open_handles;

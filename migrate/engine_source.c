@@ -14,6 +14,8 @@
 
 #define CONNECT_TIMEOUT_MS 10000
 #define DEFAULT_DOWNTIME_MS 100
+#define FIRST_LIMIT_PART 20   /* of the downtime that is allowed: where QEMU begins */
+#define FIT_FROM_ROUND 3      /* the short rounds have not been enough */
 #define NO_LIMIT_BYTES_PER_S (UINT64_C(1) << 40) /* QEMU's own default is 128 MiB/s */
 #define PROGRESS_MS 500
 #define SEND_AHEAD_BYTES (1u << 20) /* the low-water mark of rpc.h: on_drain comes after it was passed */
@@ -90,13 +92,30 @@ static void on_step(struct engine *en, int rc, json_t *ret, const struct err *er
 	next_step(en);
 }
 
-static json_t *parameters(const struct engine *en)
+static uint64_t wanted_downtime_ms(const struct engine *en)
+{
+	const Gantry__Job *job = en->goal->job;
+
+	return job->max_downtime_ms ? job->max_downtime_ms : DEFAULT_DOWNTIME_MS;
+}
+
+/* QEMU stops the guest when what remains would take no longer than downtime-limit at the rate that it measures; and it measures how
+ * fast the channel's buffers take its bytes, some times the true rate. So it begins with a small part of what is allowed, which a guest
+ * that dirties little meets after a short round or two; fit_limit() gives it more when that does not come. */
+static uint64_t first_limit_ms(const struct engine *en)
+{
+	uint64_t part = wanted_downtime_ms(en) / FIRST_LIMIT_PART;
+
+	return part ? part : 1;
+}
+
+static json_t *parameters(struct engine *en)
 {
 	const Gantry__Job *job = en->goal->job;
 	uint64_t rate = job->bandwidth_bytes_per_s ? job->bandwidth_bytes_per_s : NO_LIMIT_BYTES_PER_S;
-	uint64_t downtime_ms = job->max_downtime_ms ? job->max_downtime_ms : DEFAULT_DOWNTIME_MS;
 
-	return json_pack("{s:I, s:I}", "max-bandwidth", (json_int_t)rate, "downtime-limit", (json_int_t)downtime_ms);
+	en->limit_ms = first_limit_ms(en);
+	return json_pack("{s:I, s:I}", "max-bandwidth", (json_int_t)rate, "downtime-limit", (json_int_t)en->limit_ms);
 }
 
 /* QEMU gets one end of the pair to write to, and a copy of ours, so that it never sees the end of the stream, whatever becomes of
@@ -266,6 +285,26 @@ static uint64_t number(json_t *object, const char *key)
 	return json_is_number(value) ? (uint64_t)json_number_value(value) : 0;
 }
 
+/* The limit at which QEMU's own threshold means the downtime that the user allows, at the true rate. */
+static void fit_limit(struct engine *en, double qemu_mbit_per_s)
+{
+	uint64_t now = uv_now(en->loop), wanted = wanted_downtime_ms(en), limit;
+	double true_rate, qemu_rate = qemu_mbit_per_s * 1e6 / 8;
+
+	true_rate = now > en->sent_ms ? (double)(en->forward.bytes - en->sent_bytes) * 1000 / (double)(now - en->sent_ms) : 0;
+	en->sent_bytes = en->forward.bytes;
+	en->sent_ms = now;
+	if (en->progress.round < FIT_FROM_ROUND || true_rate <= 0 || qemu_rate <= 0)
+		return;
+	limit = true_rate < qemu_rate ? (uint64_t)((double)wanted * true_rate / qemu_rate) : wanted;
+	if (limit < first_limit_ms(en))
+		limit = first_limit_ms(en);
+	if (limit == en->limit_ms)
+		return;
+	en->limit_ms = limit;
+	engine__qmp(en, "migrate-set-parameters", json_pack("{s:I}", "downtime-limit", (json_int_t)limit), NULL);
+}
+
 static void on_progress(struct engine *en, int rc, json_t *ret, const struct err *err)
 {
 	json_t *ram = json_object_get(ret, "ram");
@@ -280,6 +319,7 @@ static void on_progress(struct engine *en, int rc, json_t *ret, const struct err
 	en->progress.round = en->figures.rounds = (uint32_t)number(ram, "dirty-sync-count");
 	if (en->state != ENGINE_COPYING)
 		return;
+	fit_limit(en, json_number_value(json_object_get(ram, "mbps")));
 	round.round = en->progress.round;
 	round.remaining_bytes = en->progress.remaining_bytes;
 	engine__send(en, GANTRY__MIGRATION_MESSAGE__BODY_ROUND, &round);
