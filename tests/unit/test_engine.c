@@ -247,8 +247,8 @@ static struct pair *pair_frozen(void)
 {
 	struct pair *p = pair_open();
 
-	/* The whole memory is within the downtime allowed: nearly all of it is left for the final copy. */
-	p->source.goal->job->max_downtime_ms = 20000;
+	/* The whole memory is within even the first part of the downtime allowed: nearly all is left for the final copy. */
+	p->source.goal->job->max_downtime_ms = 400000;
 	p->source.goal->job->bandwidth_bytes_per_s = 20 << 20;
 	p->at_hand_over = stall_the_peer;
 	pair_start(p);
