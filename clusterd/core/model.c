@@ -230,7 +230,8 @@ void model__event(struct model_apply *a, Gantry__EventSeverity severity, const c
 	va_end(args);
 	snprintf(subject, sizeof(subject), "%s%s%s", subject_kind, *subject_name ? " " : "", subject_name);
 	e->id = a->s->next_event_id++;
-	e->time_ms = a->cmd->time_ms;
+	/* The log's own first command of an epoch has no clock: it comes right after what is there. */
+	e->time_ms = a->cmd->time_ms || !a->s->n_events ? a->cmd->time_ms : a->s->events[a->s->n_events - 1]->time_ms;
 	e->log_index = a->index;
 	e->severity = severity;
 	pb_set_string(&e->subject, subject);

@@ -127,7 +127,7 @@ static void start(struct model_apply *a, Gantry__Domain *d, const char *wanted)
 	d->start_failures = 0;
 	pb_set_string(&d->failed_on, NULL);
 	pb_set_string(&d->stop_how, NULL);
-	model__domain_move(a, d, DOM(WAITING), "", d->generation, "waits to be placed");
+	model__domain_move(a, d, DOM(WAITING), "", d->generation, "");
 }
 
 int model__domain_create(struct model_apply *a, const Gantry__CmdDomainCreate *c)
