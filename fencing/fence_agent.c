@@ -1,7 +1,7 @@
 #include "fencing/fence_agent.h"
 
+#include <ctype.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +14,7 @@
 #define AGENT_STATUS_OFF 2
 
 #define STATUS_REPEAT_MS 500
+#define QUOTE_MAX 160 /* of what an agent said */
 
 struct fence_run {
 	uv_loop_t *loop;
@@ -53,7 +54,15 @@ static void finish(struct fence_run *r, int rc, const struct err *err)
 
 static uint32_t timeout_ms(const Gantry__FenceDevice *d)
 {
-	return (d->timeout_s ? d->timeout_s : FENCE_TIMEOUT_DEFAULT_S) * 1000;
+	uint32_t s = d->timeout_s ? d->timeout_s : FENCE_TIMEOUT_DEFAULT_S;
+
+	return (s < FENCE_TIMEOUT_MAX_S ? s : FENCE_TIMEOUT_MAX_S) * 1000;
+}
+
+/* The agents strip blanks around a line and skip one that begins with '#': " action" would be another action. */
+static bool key_ok(const char *key)
+{
+	return *key && !key[strspn(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")];
 }
 
 /* What the agent reads: one key=value a line. A line break in a value would be another option. */
@@ -65,8 +74,12 @@ static int options_text(const struct fence_run *r, const Gantry__FenceDevice *d,
 	for (size_t i = 0; i < d->n_params; i++) {
 		const Gantry__FenceParam *p = d->params[i];
 
-		if (strpbrk(p->key, "=\n\r") || strpbrk(p->value, "\n\r"))
-			return err_set(err, EINVAL, "%s: parameter '%s' has a line break or '='", d->agent, p->key);
+		/* A bad key is not repeated: it may be half of "password=..." torn apart in the wrong place. */
+		if (!key_ok(p->key))
+			return err_set(err, EINVAL, "%s: the name of parameter %zu is not made of letters, digits, '_', '-' and '.'; set it anew",
+				       d->agent, i + 1);
+		if (strpbrk(p->value, "\n\r"))
+			return err_set(err, EINVAL, "%s: the value of '%s' has a line break; set it anew without", d->agent, p->key);
 		if (!strcmp(p->key, "action") || !strcmp(p->key, "option"))
 			continue;
 		names_plug = names_plug || !strcmp(p->key, "plug") || !strcmp(p->key, "port");
@@ -112,23 +125,89 @@ static void on_timer(uv_timer_t *timer)
 	ask_status(timer->data);
 }
 
-/* The last line that an agent said, without what we gave it (it never repeats secrets to stderr unless in debug mode). */
-static void describe(const struct subprocess_result *result, const char *action, char *out, size_t size)
+static size_t longer_secret(const Gantry__FenceParam *p, const char *at, size_t longest)
 {
-	const char *text = result->err_out ? result->err_out : "";
-	size_t len = strlen(text), start;
+	const char *value = p->value;
+	size_t len = strlen(value);
 
-	while (len && (text[len - 1] == '\n' || text[len - 1] == ' '))
+	for (; len && isspace((unsigned char)*value); value++)
 		len--;
-	for (start = len; start && text[start - 1] != '\n'; start--)
-		;
-	if (result->rc == -ETIMEDOUT)
-		snprintf(out, size, "'%s' did not end in time", action);
-	else if (result->rc < 0)
+	while (len && isspace((unsigned char)value[len - 1]))
+		len--;
+	if (len > 2 && value[0] == '"' && value[len - 1] == '"') {
+		value++;
+		len -= 2;
+	}
+	return len > longest && !strncmp(at, value, len) ? len : longest;
+}
+
+/* How many bytes at `at` are a secret, in the form in which agents read it: without blanks and quotes around it. Of any
+ * device: two outlets of one rack often share theirs. */
+static size_t secret_at(const struct fence_run *r, const char *at)
+{
+	size_t longest = 0;
+
+	for (size_t i = 0; i < r->n; i++)
+		for (size_t k = 0; k < r->devices[i]->n_params; k++)
+			if (r->devices[i]->params[k]->secret)
+				longest = longer_secret(r->devices[i]->params[k], at, longest);
+	return longest;
+}
+
+/* Agents repeat an option that they do not know, with its value. Only ASCII goes on, so that it can be cut anywhere and shown on any terminal. */
+static void hide_secrets(const struct fence_run *r, const char *text, struct buf *out)
+{
+	while (*text) {
+		size_t len = secret_at(r, text);
+
+		if (len)
+			buf_printf(out, "***");
+		else
+			buf_printf(out, "%c", *text == '\n' || isprint((unsigned char)*text) ? *text : '?');
+		text += len ? len : 1;
+	}
+}
+
+/* The last line that says something: a hint to the manual, which Debian's agents end with, does not. */
+static const char *last_line(char *text, size_t len)
+{
+	const char *hint = "";
+
+	while (len) {
+		char *start;
+
+		while (len && (text[len - 1] == '\n' || text[len - 1] == ' '))
+			len--;
+		text[len] = '\0';
+		start = strrchr(text, '\n');
+		start = start ? start + 1 : text;
+		if (*start && !strstr(start, "for usage"))
+			return start;
+		if (!*hint)
+			hint = start;
+		len = start - text;
+	}
+	return hint;
+}
+
+static void describe(const struct fence_run *r, const struct subprocess_result *result, const char *action, char *out, size_t size)
+{
+	struct buf text = {0};
+	const char *line;
+
+	if (result->rc == -ETIMEDOUT) {
+		snprintf(out, size, "'%s' did not end within %u s", action, timeout_ms(r->devices[r->at]) / 1000);
+		return;
+	}
+	if (result->rc < 0) {
 		snprintf(out, size, "cannot be run: %s", strerror(-result->rc));
-	else
-		snprintf(out, size, "'%s' failed with status %d%s%.*s", action, result->exit_status, len ? ": " : "",
-			 (int)(len - start > 160 ? 160 : len - start), text + start);
+		return;
+	}
+	hide_secrets(r, result->err_out ? result->err_out : "", &text);
+	buf_str(&text); /* ends it */
+	line = text.len ? last_line((char *)text.data, text.len) : "";
+	snprintf(out, size, "'%s' failed with status %d%s%.*s", action, result->exit_status, *line ? ": " : "", QUOTE_MAX, line);
+	buf_free(&text);
 }
 
 static void on_status(struct fence_run *r, const struct subprocess_result *result)
@@ -156,7 +235,7 @@ static void on_status(struct fence_run *r, const struct subprocess_result *resul
 		}
 		return;
 	}
-	describe(result, "status", why, sizeof(why));
+	describe(r, result, "status", why, sizeof(why));
 	device_failed(r, why);
 }
 
@@ -168,7 +247,7 @@ static void on_off(struct fence_run *r, const struct subprocess_result *result)
 		ask_status(r);
 		return;
 	}
-	describe(result, "off", why, sizeof(why));
+	describe(r, result, "off", why, sizeof(why));
 	device_failed(r, why);
 }
 
@@ -236,7 +315,8 @@ static void next_device(struct fence_run *r)
 		for (uint32_t level = r->devices[r->at]->level; r->at < r->n && r->devices[r->at]->level == level;)
 			r->at++;
 	}
-	finish(r, err_set(&err, EHOSTUNREACH, "%s is not proven off: %s", r->host, buf_str(&r->failed)), &err);
+	finish(r, err_set(&err, EHOSTUNREACH, r->status_only ? "nobody can tell whether %s is on: %s" : "%s is not proven off: %s", r->host,
+			  buf_str(&r->failed)), &err);
 }
 
 static int by_level(const void *a, const void *b)
