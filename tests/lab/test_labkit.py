@@ -411,7 +411,8 @@ def test_nothing_is_left_when_the_supervisor_is_killed():
         os.kill(pid, signal.SIGKILL)
         wait_until("every process is gone", lambda: not processes_of(lab.state), 5)
         assert str(lab.state) not in Path("/proc/self/mountinfo").read_text()
-        assert not lab.is_up()
+        # Its PID 1 is there, without a command line, until the kernel has ended all others.
+        wait_until("the supervisor is gone", lambda: not lab.is_up(), 10)
         with pytest.raises(LabError, match="is not up"):
             lab.exec("hostA", ["true"])
         again = Lab(NAME + "k", hosts=1).up()
