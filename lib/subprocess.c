@@ -52,6 +52,9 @@ static void subprocess__on_closed(uv_handle_t *handle)
 		return;
 	buf_free(&sp->out.text);
 	buf_free(&sp->err_out.text);
+	/* It may have held a password. */
+	if (sp->stdin_text)
+		explicit_bzero(sp->stdin_text, strlen(sp->stdin_text));
 	free(sp->stdin_text);
 	free(sp);
 }

@@ -26,6 +26,7 @@ struct fence_runner {
 	fence_runner_cb cb;
 	void *data;
 	struct run *runs;
+	size_t n_open;        /* runs that are not freed yet, also ended ones whose timer still closes */
 	bool freed;
 };
 
@@ -46,7 +47,7 @@ static void on_timer_closed(uv_handle_t *handle)
 
 	gantry__host__free_unpacked(run->host, NULL);
 	free(run);
-	if (fr->freed && !fr->runs)
+	if (--fr->n_open == 0 && fr->freed)
 		free(fr);
 }
 
@@ -94,6 +95,7 @@ void fence_runner_start(struct fence_runner *fr, const Gantry__Host *host)
 	run->host = pb_clone(host);
 	run->next = fr->runs;
 	fr->runs = run;
+	fr->n_open++;
 	uv_timer_init(fr->loop, &run->later);
 	run->later.data = run;
 	log_warning("fencing host %s", host->name);
@@ -117,7 +119,7 @@ void fence_runner_cancel_all(struct fence_runner *fr)
 void fence_runner_free(struct fence_runner *fr)
 {
 	fr->freed = true;
-	if (!fr->runs) {
+	if (!fr->n_open) {
 		free(fr);
 		return;
 	}
