@@ -58,6 +58,7 @@
 #define LIMIT_API_WATCHES 32                  /* watches of one client */
 #define LIMIT_JOIN_TOKENS 64                  /* join tokens that are valid at one time */
 #define LIMIT_POOL_FOLDER_ENTRIES 65536       /* names in one folder of a pool; more is an error */
+#define LIMIT_POOL_QUEUE 1024                 /* operations that wait for one pool; then it counts as one that does not answer */
 #define LIMIT_LEASE_RECORDS 256               /* records beside one volume; more means that somebody retries without end */
 #define LIMIT_LEASE_HOST_CHARS 64             /* a host's name within a lease record */
 #define LIMIT_MANAGER_ACTIONS 512             /* of one step of the leader's manager that are carried out; the rest comes with the next */

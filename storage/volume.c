@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "lib/buf.h"
+#include "lib/cleanup.h"
 #include "lib/limits.h"
 #include "lib/subprocess.h"
 #include "proto/pb.h"
@@ -16,6 +17,7 @@
 
 #define QEMU_IMG_TIMEOUT_MS 60000
 #define QCOW2_OVERHEAD_BYTES (1u << 20)   /* header and first tables of an empty image */
+#define QCOW2_BYTES_A_TABLE_BYTE 8192     /* clusters of 64 KiB, 8 bytes each in the tables that it will need */
 
 int volume_check_name(const char *name, struct err *err)
 {
@@ -47,15 +49,21 @@ char *volume_uri(const Gantry__Pool *pool, const Gantry__Volume *volume)
 	return str_printf("%s%s%s.%s", pool->target, slash, volume->name, format_word(volume->format));
 }
 
+/* What the thread pool does for a task; qemu-img runs between the first and the second or third. */
+enum stage {
+	STAGE_RESERVE, /* space is checked, the name taken by an empty file: of two at once only one gets it */
+	STAGE_MADE,    /* made durable */
+	STAGE_CLEAN,   /* qemu-img failed: the name is free again */
+	STAGE_DELETE,
+};
+
 struct volume_task {
 	uv_work_t work;
 	uv_loop_t *loop;
 	Gantry__Pool *pool;
 	Gantry__Volume *volume;
-	bool remove;
-	bool made;              /* qemu-img has made the file */
+	enum stage stage;
 	int rc;
-	uint64_t size_bytes;
 	struct err err;
 	volume_cb cb;
 	void *data;
@@ -63,110 +71,121 @@ struct volume_task {
 
 static void task_finish(struct volume_task *t)
 {
-	t->cb(t->data, t->rc, t->size_bytes, t->rc ? &t->err : NULL);
+	t->cb(t->data, t->rc, t->rc == 0 ? t->volume->size_bytes : 0, t->rc < 0 ? &t->err : NULL);
 	gantry__pool__free_unpacked(t->pool, NULL);
 	gantry__volume__free_unpacked(t->volume, NULL);
 	free(t);
 }
 
-/* ---- the blocking parts, in the thread pool ----------------------------------- */
+/* ---- the blocking parts, in the thread pool ---- */
 
-static int check_before(struct volume_task *t, struct pool_fs *fs, const char *file)
+static int reserve(struct volume_task *t, struct pool_fs *fs, const char *file)
 {
-	uint64_t total = 0, available = 0, need;
-	int rc = pool_fs_exists(fs, file, NULL, NULL);
+	uint64_t total = 0, available = 0, need = t->volume->size_bytes;
+	int rc = pool_fs_space(fs, &total, &available, &t->err);
 
-	if (rc == 0)
-		return err_set(&t->err, EEXIST, "volume '%s/%s': the file %s is in the pool already: take another name, or remove it there",
-			       t->pool->name, t->volume->name, file);
-	rc = pool_fs_space(fs, &total, &available, &t->err);
-	if (rc)
+	if (rc < 0)
 		return rc;
-	need = t->volume->format == GANTRY__DISK_FORMAT__DISK_FORMAT_QCOW2 ? QCOW2_OVERHEAD_BYTES : t->volume->size_bytes;
+	/* qcow2 grows as the guest writes. A raw one does so too, but who asks for raw wants to be sure of the room. */
+	if (t->volume->format == GANTRY__DISK_FORMAT__DISK_FORMAT_QCOW2)
+		need = QCOW2_OVERHEAD_BYTES + need / QCOW2_BYTES_A_TABLE_BYTE;
 	if (need > available)
 		return err_set(&t->err, ENOSPC, "volume '%s/%s' needs %" PRIu64 " MiB, pool '%s' has %" PRIu64 " MiB free", t->pool->name,
 			       t->volume->name, need >> 20, t->pool->name, available >> 20);
-	return 0;
+	rc = pool_fs_create(fs, file, "", 0, &t->err);
+	if (rc == -EEXIST)
+		return err_set(&t->err, EEXIST, "volume '%s/%s': the file %s is in the pool already; take another name, or remove it there",
+			       t->pool->name, t->volume->name, file);
+	return rc;
 }
 
-static int remove_volume(struct volume_task *t, struct pool_fs *fs, const char *file)
+static int delete(struct volume_task *t, struct pool_fs *fs, const char *file)
 {
 	int rc = lease_remove_all(fs, t->volume->name, &t->err);
 
-	if (rc)
-		return rc;
-	rc = pool_fs_remove(fs, file, &t->err);
+	if (rc == 0)
+		rc = pool_fs_remove(fs, file, &t->err);
 	return rc == -ENOENT ? 0 : rc;
+}
+
+static int do_stage(struct volume_task *t, struct pool_fs *fs, const char *file)
+{
+	switch (t->stage) {
+	case STAGE_RESERVE:
+		return reserve(t, fs, file);
+	case STAGE_MADE:
+		return pool_fs_sync(fs, file, &t->err);
+	case STAGE_DELETE:
+		return delete(t, fs, file);
+	default:
+		/* What is told is why qemu-img failed. */
+		pool_fs_remove(fs, file, NULL);
+		return t->rc;
+	}
 }
 
 static void work(uv_work_t *w)
 {
 	struct volume_task *t = w->data;
-	char *file = volume_file_name(t->volume);
+	_cleanup_free_ char *file = volume_file_name(t->volume);
 	struct pool_fs *fs = NULL;
+	struct err *err = t->stage == STAGE_CLEAN ? NULL : &t->err;
+	int rc = pool_fs_open(t->pool, &fs, err);
 
-	t->rc = pool_fs_open(t->pool, &fs, &t->err);
-	if (!t->rc && t->remove)
-		t->rc = remove_volume(t, fs, file);
-	else if (!t->rc && t->made)
-		t->rc = pool_fs_sync(fs, file, &t->err);
-	else if (!t->rc)
-		t->rc = check_before(t, fs, file);
-	if (!t->rc && t->made)
-		t->rc = pool_fs_exists(fs, file, &t->size_bytes, &t->err);
-	if (fs)
-		pool_fs_close(fs);
-	free(file);
+	if (rc < 0) {
+		if (t->stage != STAGE_CLEAN)
+			t->rc = rc == -ETIMEDOUT ? -EHOSTUNREACH : rc;
+		return;
+	}
+	t->rc = do_stage(t, fs, file);
+	pool_fs_close(fs);
 }
 
-/* ---- qemu-img ------------------------------------------------------------------- */
+/* ---- qemu-img ---- */
 
 static void after_work(uv_work_t *w, int status);
 
 static void on_image(void *data, const struct subprocess_result *result)
 {
 	struct volume_task *t = data;
-	int len;
+	const char *said = result->err_out ? result->err_out : "";
 
-	if (result->rc == 0 && result->exit_status == 0) {
-		t->made = true;
-		uv_queue_work(t->loop, &t->work, work, after_work);
-		return;
-	}
-	len = (int)strcspn(result->err_out ? result->err_out : "", "\n");
 	if (result->rc == -ETIMEDOUT)
-		t->rc = err_set(&t->err, ETIMEDOUT, "volume '%s/%s': qemu-img did not end within %d s: is the pool's server there?", t->pool->name,
-				t->volume->name, QEMU_IMG_TIMEOUT_MS / 1000);
+		err_set(&t->err, ETIMEDOUT, "qemu-img did not end within %d s; does the pool's server answer?", QEMU_IMG_TIMEOUT_MS / 1000);
 	else if (result->rc < 0)
-		t->rc = err_set(&t->err, -result->rc, "volume '%s/%s': qemu-img cannot be run: %s", t->pool->name, t->volume->name,
-				strerror(-result->rc));
+		err_set(&t->err, -result->rc, "qemu-img cannot be run: %s", strerror(-result->rc));
 	else
-		t->rc = err_set(&t->err, EIO, "volume '%s/%s': qemu-img: %.*s", t->pool->name, t->volume->name, len,
-				result->err_out ? result->err_out : "");
-	task_finish(t);
+		err_set(&t->err, EIO, "%.*s", (int)strcspn(said, "\n"), *said ? said : "qemu-img failed and does not say why");
+	t->stage = STAGE_MADE;
+	if (result->rc < 0 || result->exit_status != 0) {
+		t->stage = STAGE_CLEAN;
+		t->rc = err_prefix(&t->err, result->rc < 0 ? result->rc : -EIO, "volume '%s/%s'", t->pool->name, t->volume->name);
+	}
+	uv_queue_work(t->loop, &t->work, work, after_work);
 }
 
 static void run_image(struct volume_task *t)
 {
-	char *uri = volume_uri(t->pool, t->volume), *size = str_printf("%" PRIu64, t->volume->size_bytes);
+	_cleanup_free_ char *uri = volume_uri(t->pool, t->volume), *size = str_printf("%" PRIu64, t->volume->size_bytes);
 	const char *argv[] = {"qemu-img", "create", "-q", "-f", format_word(t->volume->format), uri, size, NULL};
 	struct subprocess_options options = {.argv = argv, .timeout_ms = QEMU_IMG_TIMEOUT_MS};
 
 	t->rc = subprocess_run(t->loop, &options, on_image, t, NULL, &t->err);
-	free(uri);
-	free(size);
-	if (t->rc)
-		task_finish(t);
+	if (t->rc == 0)
+		return;
+	err_prefix(&t->err, t->rc, "volume '%s/%s'", t->pool->name, t->volume->name);
+	t->stage = STAGE_CLEAN;
+	uv_queue_work(t->loop, &t->work, work, after_work);
 }
 
 static void after_work(uv_work_t *w, int status)
 {
 	struct volume_task *t = w->data;
 
-	if (t->rc || t->remove || t->made)
-		task_finish(t);
-	else
+	if (t->stage == STAGE_RESERVE && t->rc == 0)
 		run_image(t);
+	else
+		task_finish(t);
 }
 
 static int start(uv_loop_t *loop, const Gantry__Pool *pool, const Gantry__Volume *volume, bool removing, volume_cb cb, void *data, struct err *err)
@@ -174,15 +193,17 @@ static int start(uv_loop_t *loop, const Gantry__Pool *pool, const Gantry__Volume
 	struct volume_task *t;
 	int rc = volume_check_name(volume->name, err);
 
-	if (rc)
+	if (rc < 0)
 		return rc;
-	if (!removing && !volume->size_bytes)
+	if (volume->format != GANTRY__DISK_FORMAT__DISK_FORMAT_QCOW2 && volume->format != GANTRY__DISK_FORMAT__DISK_FORMAT_RAW)
+		return err_set(err, ENOTSUP, "volume '%s/%s': a volume of a pool is raw or qcow2, nothing else", pool->name, volume->name);
+	if (!removing && volume->size_bytes == 0)
 		return err_set(err, EINVAL, "volume '%s/%s': a size is needed", pool->name, volume->name);
 	t = mem_alloc(sizeof(*t));
 	t->loop = loop;
 	t->pool = pb_clone(pool);
 	t->volume = pb_clone(volume);
-	t->remove = removing;
+	t->stage = removing ? STAGE_DELETE : STAGE_RESERVE;
 	t->cb = cb;
 	t->data = data;
 	t->work.data = t;

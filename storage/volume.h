@@ -14,7 +14,7 @@ char *volume_file_name(const Gantry__Volume *volume);
 int volume_check_name(const char *name, struct err *err);
 
 typedef void (*volume_cb)(void *data, int rc, uint64_t size_bytes, const struct err *err);
-/* -EEXIST if a file of that name is there. An unreachable pool is -EHOSTUNREACH naming the pool. Exactly one callback. */
+/* size_bytes given to the callback: as the guest sees it. -EEXIST if a file of that name is there; a raw one needs its whole size free. An unreachable pool is -EHOSTUNREACH naming the pool. Exactly one callback. */
 int volume_create(uv_loop_t *loop, const Gantry__Pool *pool, const Gantry__Volume *volume, volume_cb cb, void *data, struct err *err);
 /* Refused with -EBUSY while a lease on it is live. A volume that is not there is success. */
 int volume_delete(uv_loop_t *loop, const Gantry__Pool *pool, const Gantry__Volume *volume, volume_cb cb, void *data, struct err *err);
