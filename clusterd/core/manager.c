@@ -36,8 +36,8 @@ struct fence_state {
 
 struct manager {
 	uint64_t now_ms, epoch;
-	uint32_t *members, *synced, *nodes;
-	size_t n_members, n_synced, n_nodes;
+	uint32_t *members, *synced, *nodes, *seen;
+	size_t n_members, n_synced, n_nodes, n_seen;
 	uint64_t patience_until_ms;
 	struct pending *pending;
 	size_t n_pending;
@@ -74,6 +74,7 @@ void manager_free(struct manager *mgr)
 	step_clear(mgr);
 	free(mgr->members);
 	free(mgr->nodes);
+	free(mgr->seen);
 	free(mgr->synced);
 	free(mgr->pending);
 	free(mgr->fences);
@@ -326,6 +327,13 @@ static void decide_headless(struct manager *mgr, const Gantry__Host *h)
 	pb_set_string(&c->host_info->host->name, h->name);
 }
 
+/* When the quorum has just formed, after a power cut perhaps, those who have not come yet are waited for. One who was here and
+ * has left is lost at once. */
+static bool may_be_booting(const struct manager *mgr, const Gantry__Host *h)
+{
+	return mgr->now_ms < mgr->patience_until_ms && !contains(mgr->seen, mgr->n_seen, h->node_id);
+}
+
 static void decide_host(struct manager *mgr, const struct model *m, const Gantry__Host *h)
 {
 	bool member = contains(mgr->members, mgr->n_members, h->node_id);
@@ -333,8 +341,7 @@ static void decide_host(struct manager *mgr, const struct model *m, const Gantry
 
 	switch (h->state) {
 	case HOST(ONLINE):
-		/* When the quorum has just formed, after a power cut perhaps, the others may still be booting. */
-		if (!alive(mgr, h) && mgr->now_ms >= mgr->patience_until_ms)
+		if (!alive(mgr, h) && !may_be_booting(mgr, h))
 			propose_host(mgr, h, HOST(LOST), "it left the membership", "");
 		else if (alive(mgr, h) && !member)
 			decide_headless(mgr, h);
@@ -552,6 +559,9 @@ static void take_members(struct manager *mgr, const struct manager_event *event)
 	mgr->members = mgr->n_members ? mem_dup(event->u.members.members, mgr->n_members * sizeof(uint32_t)) : NULL;
 	mgr->synced = mgr->n_synced ? mem_dup(event->u.members.synced, mgr->n_synced * sizeof(uint32_t)) : NULL;
 	mgr->patience_until_ms = event->u.members.patience_until_ms;
+	mgr->n_seen = event->u.members.n_seen;
+	free(mgr->seen);
+	mgr->seen = mgr->n_seen ? mem_dup(event->u.members.seen, mgr->n_seen * sizeof(uint32_t)) : NULL;
 	mgr->n_nodes = event->u.members.n_nodes;
 	free(mgr->nodes);
 	mgr->nodes = mgr->n_nodes ? mem_dup(event->u.members.nodes, mgr->n_nodes * sizeof(uint32_t)) : NULL;

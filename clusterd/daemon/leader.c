@@ -6,11 +6,12 @@
 
 #include "clusterd/core/manager.h"
 #include "clusterd/daemon/fence_runner.h"
+#include "lib/limits.h"
 #include "lib/log.h"
 #include "proto/pb.h"
 
 #define LEADER_TICK_MS 500
-/* A quorum that has just formed, after none was here: who is absent may still be booting and is waited for so long. */
+/* A quorum that has just formed, after none was here: who has not come yet may be booting and is waited for so long. */
 #define LEADER_COLD_PATIENCE_MS 30000
 #define LEADER_REFUSED_MS 50
 
@@ -24,6 +25,8 @@ struct leader {
 	bool closing, refused;
 	bool cold;                     /* there was no quorum here, or this process has just begun */
 	uint64_t patience_until_ms;
+	uint32_t seen[LIMIT_HOSTS];    /* in the ring since the quorum formed */
+	size_t n_seen;
 	uint32_t adding;               /* node id of the host that is being made a voter; 0 none */
 	uint64_t add_not_before_ms;
 };
@@ -110,6 +113,8 @@ static void give_members(struct leader *l)
 	event.u.members.synced = st.synced;
 	event.u.members.n_synced = st.n_synced;
 	event.u.members.patience_until_ms = l->patience_until_ms;
+	event.u.members.seen = l->seen;
+	event.u.members.n_seen = l->n_seen;
 	event.u.members.n_nodes = cluster_node_corosync_nodes(l->node, &event.u.members.nodes);
 	give(l, &event);
 }
@@ -125,18 +130,37 @@ static void step_down(struct leader *l)
 	fence_runner_cancel_all(l->fences);
 }
 
+static void note_seen(struct leader *l)
+{
+	const uint32_t *nodes;
+	size_t n = cluster_node_corosync_nodes(l->node, &nodes);
+
+	for (size_t i = 0; i < n; i++) {
+		bool known = false;
+
+		for (size_t k = 0; k < l->n_seen && !known; k++)
+			known = l->seen[k] == nodes[i];
+		if (!known && l->n_seen < LIMIT_HOSTS)
+			l->seen[l->n_seen++] = nodes[i];
+	}
+}
+
 /* On every node, leading or not: was there a quorum just before this one? */
 static void note_current(struct leader *l)
 {
 	struct clog_status st;
 
 	cluster_node_log_status(l->node, &st);
-	if (st.phase == CLOG_IDLE) {
+	if (st.phase == CLOG_IDLE)
 		l->cold = true;
-	} else if (l->cold && cluster_node_is_current(l->node)) {
+	if (!cluster_node_is_current(l->node))
+		return;
+	if (l->cold) {
 		l->cold = false;
+		l->n_seen = 0;
 		l->patience_until_ms = uv_now(l->loop) + LEADER_COLD_PATIENCE_MS;
 	}
+	note_seen(l);
 }
 
 /* True: this node leads, with a manager of this epoch. */

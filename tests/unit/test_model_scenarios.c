@@ -117,7 +117,7 @@ static void step_leader(struct story *s, json_t *step)
 	const char *type = json_string_value(json_object_get(e, "type"));
 	struct manager_event event = {.epoch = s->f.epoch};
 	const struct manager_action *actions;
-	_cleanup_free_ uint32_t *members = NULL, *synced = NULL, *nodes = NULL;
+	_cleanup_free_ uint32_t *members = NULL, *synced = NULL, *nodes = NULL, *seen = NULL;
 	Gantry__Command *commands[64];
 	size_t n, n_commands = 0;
 	json_t *plan = json_array();
@@ -133,6 +133,9 @@ static void step_leader(struct story *s, json_t *step)
 		if (json_object_get(e, "nodes"))
 			nodes = ids_of(json_object_get(e, "nodes"), &event.u.members.n_nodes);
 		event.u.members.nodes = nodes;
+		if (json_object_get(e, "seen"))
+			seen = ids_of(json_object_get(e, "seen"), &event.u.members.n_seen);
+		event.u.members.seen = seen;
 		if (json_object_get(e, "patience_ms"))
 			event.u.members.patience_until_ms = s->now_ms + (uint64_t)json_integer_value(json_object_get(e, "patience_ms"));
 	} else if (strcmp(type, "fenced") == 0) {
