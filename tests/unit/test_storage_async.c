@@ -216,7 +216,7 @@ static void test_qemu_img_that_fails_leaves_nothing(void **state)
 {
 	char *path = str_dup(getenv("PATH")), *changed = str_printf("%s:%s", folder, path);
 
-	put_file("qemu-img", "#!/bin/sh\necho half > \"$6\"\necho \"the disk is made of cheese\" >&2\nexit 1\n", 0755);
+	put_file("qemu-img", "#!/bin/sh\necho half > \"$5\"\necho \"the disk is made of cheese\" >&2\nexit 1\n", 0755);
 	setenv("PATH", changed, 1);
 	assert_int_equal(create_volume("one", "web1", GANTRY__DISK_FORMAT__DISK_FORMAT_QCOW2, 8 << 20), -EIO);
 	setenv("PATH", path, 1);
