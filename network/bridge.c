@@ -18,6 +18,16 @@
 #include "lib/buf.h"
 #include "lib/cleanup.h"
 
+/* FNV-1a */
+static uint32_t name_hash(const char *s)
+{
+	uint32_t hash = 2166136261u;
+
+	for (; *s; s++)
+		hash = (hash ^ (uint8_t)*s) * 16777619u;
+	return hash;
+}
+
 /* A conversation with the kernel: one socket for one call. */
 static int route_socket(struct nl_sock **ret, struct err *err)
 {
@@ -67,11 +77,22 @@ static int name_check(const char *name, struct err *err)
 	return 0;
 }
 
-static bool is_bridge(struct rtnl_link *link)
+static bool is_type(struct rtnl_link *link, const char *wanted)
 {
 	const char *type = rtnl_link_get_type(link);
 
-	return type && !strcmp(type, "bridge");
+	return type && strcmp(type, wanted) == 0;
+}
+
+static bool is_bridge(struct rtnl_link *link)
+{
+	return is_type(link, "bridge");
+}
+
+/* The kernel's word for taps too. */
+static bool is_tap(struct rtnl_link *link)
+{
+	return is_type(link, "tun");
 }
 
 /* Changes `link` by what is set in `change`. */
@@ -197,6 +218,23 @@ static int tap_make(const char *ifname, struct err *err)
 	return 0;
 }
 
+/* A bridge without an address of its own takes the lowest of its ports: with a tap's random one the host would change its
+ * address on the network, and drop connections, whenever a domain starts. fe:... is above all others. */
+static int tap_set_address(struct nl_sock *sock, struct rtnl_link *tap, struct err *err)
+{
+	const uint32_t hash = name_hash(rtnl_link_get_name(tap));
+	uint8_t bytes[6] = {0xfe, 0x47, hash >> 24 & 0xff, hash >> 16 & 0xff, hash >> 8 & 0xff, hash & 0xff};
+	struct nl_addr *address = nl_addr_build(AF_LLC, bytes, sizeof(bytes));
+	struct rtnl_link *change = rtnl_link_alloc();
+	int rc;
+
+	rtnl_link_set_addr(change, address);
+	rc = change_link(sock, tap, change, "set its address", err);
+	rtnl_link_put(change);
+	nl_addr_put(address);
+	return rc;
+}
+
 static int tap_join(const char *ifname, const char *bridge_name, uint32_t mtu, struct err *err)
 {
 	struct rtnl_link *bridge = NULL, *tap = NULL;
@@ -215,6 +253,8 @@ static int tap_join(const char *ifname, const char *bridge_name, uint32_t mtu, s
 		rtnl_link_release(sock, tap);
 		rtnl_link_set_master(tap, 0);
 	}
+	if (!rc)
+		rc = tap_set_address(sock, tap, err);
 	if (!rc)
 		rc = link_join(sock, tap, bridge, err);
 	if (!rc)
@@ -250,7 +290,10 @@ int tap_delete(const char *ifname, struct err *err)
 	if (rc)
 		return rc;
 	nl = rtnl_link_get_kernel(sock, 0, ifname, &tap);
-	if (nl == 0)
+	/* The name may be a user's (vifname): never the host's own network card. */
+	if (nl == 0 && !is_tap(tap))
+		rc = err_set(err, EINVAL, "network interface '%s' is no tap: it is not deleted", ifname);
+	else if (nl == 0)
 		nl = rtnl_link_delete(sock, tap);
 	if (nl < 0 && nl != -NLE_OBJ_NOTFOUND && nl != -NLE_NODEV)
 		rc = failed(err, nl, ifname, "delete the tap");
@@ -278,7 +321,7 @@ int tap_list(const char *prefix, char ***ret, size_t *ret_n, struct err *err)
 	for (struct nl_object *o = nl_cache_get_first(links); o; o = nl_cache_get_next(o)) {
 		const char *name = rtnl_link_get_name((struct rtnl_link *)o);
 
-		if (!name || strncmp(name, prefix, strlen(prefix)))
+		if (!name || strncmp(name, prefix, strlen(prefix)) != 0 || !is_tap((struct rtnl_link *)o))
 			continue;
 		names = mem_realloc(names, (n + 1) * sizeof(*names));
 		names[n++] = str_dup(name);
@@ -292,9 +335,5 @@ int tap_list(const char *prefix, char ***ret, size_t *ret_n, struct err *err)
 
 char *tap_name(const char *domain_uuid, unsigned i)
 {
-	uint32_t hash = 2166136261u;   /* FNV-1a */
-
-	for (const char *p = domain_uuid; *p; p++)
-		hash = (hash ^ (uint8_t)*p) * 16777619u;
-	return str_printf("vif%08x.%u", hash, i % 100);
+	return str_printf("vif%08x.%u", name_hash(domain_uuid), i % 100);
 }
