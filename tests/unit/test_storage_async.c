@@ -227,6 +227,30 @@ static void test_qemu_img_that_fails_leaves_nothing(void **state)
 	free(changed);
 }
 
+/* GANTRY_TEST_NFS as in test_pool_fs.c. */
+static void test_volumes_on_nfs(void **state)
+{
+	Gantry__Pool *nfs = pool_new("nfs", getenv("GANTRY_TEST_NFS"));
+	Gantry__DomainSpec *s = spec_new();
+
+	nfs->type = GANTRY__POOL_TYPE__POOL_TYPE_NFS;
+	spec_add(s, "nfs", "async-test");
+	if (getenv("GANTRY_TEST_NFS")) {
+		storage_set_pools(host_a, &nfs, 1);
+		assert_int_equal(create_volume("nfs", "async-test", GANTRY__DISK_FORMAT__DISK_FORMAT_QCOW2, 8 << 20), 0);
+		assert_int_equal(create_volume("nfs", "async-test", GANTRY__DISK_FORMAT__DISK_FORMAT_QCOW2, 8 << 20), -EEXIST);
+		assert_int_equal(storage_check_volumes(host_a, s, on_answer, &answers[0], &err), 0);
+		assert_int_equal(wait_answer(&answers[0], 5), 0);
+		assert_int_equal(delete_volume("nfs", "async-test", GANTRY__DISK_FORMAT__DISK_FORMAT_QCOW2), 0);
+		assert_int_equal(storage_check_volumes(host_a, s, on_answer, &answers[1], &err), 0);
+		assert_int_equal(wait_answer(&answers[1], 5), -ENOENT);
+	}
+	gantry__domain_spec__free_unpacked(s, NULL);
+	gantry__pool__free_unpacked(nfs, NULL);
+	if (!getenv("GANTRY_TEST_NFS"))
+		skip();
+}
+
 static void test_what_qemu_calls_a_volume(void **state)
 {
 	Gantry__Pool *nfs = pool_new("nfs", "nfs://10.79.0.254/pool/");
@@ -534,6 +558,7 @@ int main(void)
 		ON_LOOP(test_file_that_is_there_is_not_overwritten),
 		ON_LOOP(test_volumes_that_cannot_be_are_refused),
 		ON_LOOP(test_qemu_img_that_fails_leaves_nothing),
+		ON_LOOP(test_volumes_on_nfs),
 		ON_LOOP(test_what_qemu_calls_a_volume),
 		ON_LOOP(test_volumes_out_of_reach_are_named),
 		ON_LOOP(test_pools_are_reported),
