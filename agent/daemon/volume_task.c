@@ -13,6 +13,8 @@
 #include "lib/paths.h"
 #include "proto/pb.h"
 
+#define NOTE_MADE "made"
+
 struct volume_task {
 	struct volume_task *next;
 	struct agent *agent;
@@ -48,43 +50,51 @@ static void volume_task__done(void *data, int rc, const struct err *err)
 	agent_wake(t->agent);
 }
 
+/* Said again after a restart of the agent, instead of being made again. */
+static void volume_task__made(void *data, int rc, const struct err *err)
+{
+	struct volume_task *t = data;
+	_cleanup_free_ char *note = volume_task__note(t->volume);
+	struct err note_err;
+
+	if (rc == 0 && atomic_file_write(note, NOTE_MADE, strlen(NOTE_MADE), 0600, &note_err) < 0)
+		log_warning("%s", note_err.text);
+	volume_task__done(t, rc, err);
+}
+
 static void volume_task__create(struct volume_task *t)
 {
 	struct err err;
-	int rc = storage_volume_create(t->agent->storage, t->volume, volume_task__done, t, &err);
+	int rc = storage_volume_create(t->agent->storage, t->volume, volume_task__made, t, &err);
 
 	if (rc < 0)
 		volume_task__done(t, rc, &err);
 }
 
-static void volume_task__leftover_gone(void *data, int rc, const struct err *err)
+static bool volume_task__was_made(const struct volume_task *t)
 {
-	struct volume_task *t = data;
+	_cleanup_free_ char *note = volume_task__note(t->volume);
+	struct buf text = {0};
+	bool made = atomic_file_read(note, sizeof(NOTE_MADE), &text, NULL) == 0 && strcmp(buf_str(&text), NOTE_MADE) == 0;
 
-	if (rc < 0)
-		volume_task__done(t, rc, err);
-	else
-		volume_task__create(t);
+	buf_free(&text);
+	return made;
 }
 
 static void volume_task__begin(struct volume_task *t)
 {
-	_cleanup_free_ char *note = volume_task__note(t->volume);
 	struct err err;
-	int rc;
+	int rc = 0;
 
 	t->busy = true;
-	if (t->volume->state == GANTRY__VOLUME_STATE__VOLUME_STATE_DELETING) {
+	/* A file of that name that is there already is never touched: it may be somebody's, as well as half of what an agent that was
+	 * killed had begun. The creation refuses it by name. */
+	if (t->volume->state == GANTRY__VOLUME_STATE__VOLUME_STATE_DELETING)
 		rc = storage_volume_delete(t->agent->storage, t->volume, volume_task__done, t, &err);
-	} else if (access(note, F_OK) == 0) {
-		rc = storage_volume_delete(t->agent->storage, t->volume, volume_task__leftover_gone, t, &err);
-	} else {
-		rc = atomic_file_write(note, t->volume->name, strlen(t->volume->name), 0600, &err);
-		if (rc == 0) {
-			volume_task__create(t);
-			return;
-		}
-	}
+	else if (volume_task__was_made(t))
+		volume_task__done(t, 0, NULL);
+	else
+		volume_task__create(t);
 	if (rc < 0)
 		volume_task__done(t, rc, &err);
 }
