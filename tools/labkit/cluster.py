@@ -106,7 +106,10 @@ class Cluster:
 
     def wait_online(self, name, timeout=40):
         def online():
-            host = self.host(name)
+            try:
+                host = self.host(name)
+            except LabError:
+                return False      # the host that we ask is only just booting
             return host and host["state"] == "online" and host.get("agent_connected")
         wait_until(f"{name} is online with its agent", online, timeout)
 
