@@ -148,6 +148,7 @@ def bench_failover(cluster, runs, memory, mb):
         parts["raw_start_s"].append(round(pair_start, 3))
         print(f"run {run + 1}: {home} killed: " + ", ".join(f"{n} {v[-1]:.2f}" for n, v in parts.items()), flush=True)
         cluster.lab.on(home)
+        cluster.wait_quorate()
         cluster.wait_online(home, timeout=90)
     return {"token1000": {"gantry": {name: statistics.median(values) for name, values in parts.items()}, "runs": parts}}
 
