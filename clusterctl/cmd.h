@@ -11,6 +11,8 @@ int cmd_model(struct invocation *inv, bool events, Gantry__CtlModel **ret);
 int cmd_split_volume(struct invocation *inv, const char *text, char **ret_pool, char **ret_name);
 const Gantry__HostSoft *cmd_host_soft(const Gantry__CtlModel *m, uint32_t node_id);
 const Gantry__Host *cmd_host(const Gantry__CtlModel *m, const char *name);
+/* The host named by the first argument; -ENOENT with the text for the user. */
+int cmd_host_named(struct invocation *inv, const Gantry__CtlModel *m, const Gantry__Host **ret);
 /* By name, uuid or ID. */
 const Gantry__Domain *cmd_domain(const Gantry__CtlModel *m, const char *name);
 /* "2026-11-21 07:30:12", local time; "-" for 0. Owner: caller. */

@@ -80,6 +80,14 @@ const Gantry__Host *cmd_host(const Gantry__CtlModel *m, const char *name)
 	return NULL;
 }
 
+int cmd_host_named(struct invocation *inv, const Gantry__CtlModel *m, const Gantry__Host **ret)
+{
+	*ret = cmd_host(m, inv->args[0]);
+	if (*ret != NULL)
+		return 0;
+	return err_set_status(&inv->err, ENOENT, GANTRY__STATUS__STATUS_NO_SUCH, "no host '%.60s'; see 'clusterctl host list'", inv->args[0]);
+}
+
 const Gantry__Domain *cmd_domain(const Gantry__CtlModel *m, const char *name)
 {
 	char id[16];

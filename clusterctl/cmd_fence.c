@@ -135,10 +135,9 @@ static int merge_level(struct invocation *inv, uint32_t level, Gantry__CmdFenceS
 	rc = cmd_model(inv, false, &m);
 	if (rc < 0)
 		return rc;
-	const Gantry__Host *h = cmd_host(m, inv->args[0]);
-	if (h == NULL)
-		rc = err_set_status(&inv->err, ENOENT, STATUS(NO_SUCH), "no host '%.60s'; see 'clusterctl host list'", inv->args[0]);
-	else
+	const Gantry__Host *h;
+	rc = cmd_host_named(inv, m, &h);
+	if (rc == 0)
 		rc = keep_other_levels(inv, h, level, body);
 	gantry__ctl_model__free_unpacked(m, NULL);
 	return rc;

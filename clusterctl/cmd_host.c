@@ -74,10 +74,9 @@ int cmd_host_show(struct invocation *inv)
 
 	if (rc < 0)
 		return rc;
-	const Gantry__Host *h = cmd_host(m, inv->args[0]);
-	if (h == NULL)
-		rc = err_set_status(&inv->err, ENOENT, STATUS(NO_SUCH), "no host '%.60s'; see 'clusterctl host list'", inv->args[0]);
-	else
+	const Gantry__Host *h;
+	rc = cmd_host_named(inv, m, &h);
+	if (rc == 0)
 		rc = output_object(inv->format, host_json(m, h), &inv->err);
 	gantry__ctl_model__free_unpacked(m, NULL);
 	return rc;
@@ -93,10 +92,9 @@ int cmd_host_remove(struct invocation *inv)
 
 	if (rc < 0)
 		return rc;
-	const Gantry__Host *h = cmd_host(m, inv->args[0]);
-	if (h == NULL)
-		rc = err_set_status(&inv->err, ENOENT, STATUS(NO_SUCH), "no host '%.60s'; see 'clusterctl host list'", inv->args[0]);
-	else
+	const Gantry__Host *h;
+	rc = cmd_host_named(inv, m, &h);
+	if (rc == 0)
 		body.node_id = h->node_id;
 	gantry__ctl_model__free_unpacked(m, NULL);
 	if (rc < 0)
