@@ -51,6 +51,7 @@
 #define LIMIT_STORE_MERGE 256                 /* log batches in one disk transaction */
 #define LIMIT_STORE_MERGE_BYTES (8u << 20)
 #define LIMIT_STORE_SNAPSHOT_EVERY 5000       /* applied entries between two snapshots of the model */
+#define LIMIT_AUDIT_EVERY 1000                /* applied entries between two comparisons of the hosts' states */
 #define LIMIT_CPG_DISPATCH 64                 /* corosync deliveries in one turn of the loop */
 #define LIMIT_CPG_HELD_BYTES (32u << 20)      /* messages that wait for the ring id of a new view */
 #define LIMIT_CPG_QUEUE_BYTES (32u << 20)     /* messages that corosync does not take yet; then the link drops itself */

@@ -63,6 +63,8 @@ void clog_free(struct clog *c)
 	free(c->said);
 	free(c->synced);
 	free(c->deciding_voters);
+	free(c->deciding_old);
+	free(c->proven);
 	free(c->tail);
 	free(c->queue);
 	free(c->sent);
@@ -320,6 +322,9 @@ void clog_step(struct clog *c, const struct clog_event *event, const struct clog
 		break;
 	case CLOG_EVENT_SOFT:
 		on_soft(c, event->u.soft.kind, event->u.soft.data, event->u.soft.len);
+		break;
+	case CLOG_EVENT_PROVEN:
+		clog__proven(c, event->u.proven.nodes, event->u.proven.n);
 		break;
 	case CLOG_EVENT_TICK:
 		clog__sync_tick(c);

@@ -56,6 +56,7 @@ enum clog_event_type {
 	CLOG_EVENT_COMPACT,       /* the store has a durable snapshot at `index`: older entries may go */
 	CLOG_EVENT_TICK,          /* at least every 100 ms */
 	CLOG_EVENT_SOFT,          /* gossip to send */
+	CLOG_EVENT_PROVEN,        /* these voters, which are not in the view, are proven dead: if all the others are exactly half, they may decide alone */
 	CLOG_EVENT_DISCONNECTED,  /* corosync is gone: as a view without members */
 };
 
@@ -70,6 +71,7 @@ struct clog_event {
 		struct { uint64_t index, epoch; const uint8_t *data; size_t len; } snapshot;
 		struct { uint64_t index; } compact;
 		struct { uint32_t kind; const uint8_t *data; size_t len; } soft;
+		struct { const uint32_t *nodes; size_t n; } proven;
 	} u;
 };
 

@@ -19,6 +19,7 @@
 #define CLOG_WINDOW 32              /* own PROPOSE messages under way; what comes meanwhile goes as one batch */
 #define CLOG_CHUNK_BYTES (700u << 10)
 #define CLOG_CHUNKS_PER_REQUEST 4
+#define CLOG_ALONE_VOTERS_MAX 4     /* half of so many at most may decide alone */
 #define CLOG_TAIL_MAX 50000         /* entries that a late member buffers while it catches up */
 
 struct clog_entry {
@@ -103,14 +104,19 @@ struct clog {
 	uint32_t *said;                  /* nodes in the order in which their statements were delivered */
 	size_t n_said;
 	uint64_t sync_sent_ms, sync_since_ms;
+	uint32_t *proven;                /* dead, as we were told in this view */
+	size_t n_proven;
 
 	/* the decision */
 	bool decided;
 	uint32_t winner;
 	uint64_t epoch, base_index, base_epoch;
 	uint64_t winner_first;
+	bool alone;                      /* by half of the voters, the others being proven dead: these are the voters from here on */
 	uint32_t *deciding_voters;
 	size_t n_deciding_voters;
+	uint32_t *deciding_old;          /* the voters before, while their change is not committed */
+	size_t n_deciding_old;
 
 	/* ADOPT */
 	bool caught_up;                  /* the log (in memory) is the epoch's: what is delivered is appended to it */
@@ -179,6 +185,10 @@ void clog__log_truncate(struct clog *c, uint64_t from);
 void clog__log_replace(struct clog *c, uint64_t snapshot_index, uint64_t snapshot_epoch, const uint32_t *voters, size_t n, uint64_t voters_index);
 void clog__log_compact(struct clog *c, uint64_t snapshot_index);
 const struct clog_voters *clog__voters(const struct clog *c);
+/* The voters before the newest change of them, while it is not known to be committed: what is decided or committed meanwhile needs a
+ * majority of both, so that nobody who lacks the change can decide without those who have it. NULL: there is no such change, or it was
+ * made by an EpochStart of half of the voters. */
+const struct clog_voters *clog__old_voters(const struct clog *c);
 const struct clog_voters *clog__voters_at(const struct clog *c, uint64_t index);
 void clog__voters_add(struct clog *c, uint64_t index, uint32_t *ids, size_t n);
 bool clog__is_voter(const uint32_t *voters, size_t n, uint32_t node);
@@ -190,6 +200,7 @@ void clog__view(struct clog *c, uint64_t id, const uint32_t *members, size_t n);
 void clog__round(struct clog *c, uint32_t round, const char *reason);
 void clog__on_sync(struct clog *c, uint32_t sender, const Gantry__ClogSync *sync);
 void clog__sync_tick(struct clog *c);
+void clog__proven(struct clog *c, const uint32_t *nodes, size_t n);
 bool clog__bootstrap(struct clog *c, const uint8_t *command, size_t len, uint64_t cookie);
 
 /* ---- clog_adopt.c */

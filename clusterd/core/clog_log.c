@@ -65,6 +65,15 @@ const struct clog_voters *clog__voters(const struct clog *c)
 	return &c->voters[c->n_voters - 1];
 }
 
+const struct clog_voters *clog__old_voters(const struct clog *c)
+{
+	const struct clog_voters *now = clog__voters(c);
+
+	if (c->n_voters < 2 || now->index <= c->commit || !now[-1].n || clog__epoch_at(c, now->index) != clog__epoch_at(c, now->index - 1))
+		return NULL;
+	return &now[-1];
+}
+
 const struct clog_voters *clog__voters_at(const struct clog *c, uint64_t index)
 {
 	size_t i = c->n_voters - 1;

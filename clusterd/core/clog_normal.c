@@ -72,6 +72,10 @@ static void say_epoch_start(struct clog *c)
 	start.leader = c->leader;
 	start.synced = synced;
 	start.n_synced = c->n_synced;
+	if (c->alone) {
+		start.voters = c->deciding_voters;
+		start.n_voters = c->n_deciding_voters;
+	}
 	command.version = 1;
 	command.epoch = c->epoch;
 	command.proposer = c->leader;
@@ -94,10 +98,18 @@ static void establish(struct clog *c)
 	clog__normal_enter(c);
 }
 
+static bool is_adopted_by(const struct clog *c, const uint32_t *voters, size_t n)
+{
+	size_t votes = 0;
+
+	for (size_t i = 0; i < c->n_synced; i++)
+		votes += clog__is_voter(voters, n, c->synced[i]);
+	return votes >= n / 2 + 1;
+}
+
 void clog__on_adopted(struct clog *c, uint32_t sender, const Gantry__ClogAdopted *m)
 {
 	struct clog_peer *p = clog__peer(c, sender);
-	size_t votes = 0;
 
 	/* One who adopted another winner in the same round cannot count for ours. */
 	if (!p || !c->decided || m->view != c->view || m->round != c->round || m->epoch != c->epoch ||
@@ -105,10 +117,9 @@ void clog__on_adopted(struct clog *c, uint32_t sender, const Gantry__ClogAdopted
 		return;
 	p->adopted = true;
 	c->synced[c->n_synced++] = sender;
-	for (size_t i = 0; i < c->n_synced; i++)
-		votes += clog__is_voter(c->deciding_voters, c->n_deciding_voters, c->synced[i]);
 	/* The winner leads, so it must be there itself. */
-	if (!c->established && votes >= c->n_deciding_voters / 2 + 1 && clog__peer(c, c->winner)->adopted)
+	if (!c->established && is_adopted_by(c, c->deciding_voters, c->n_deciding_voters) &&
+	    (!c->n_deciding_old || is_adopted_by(c, c->deciding_old, c->n_deciding_old)) && clog__peer(c, c->winner)->adopted)
 		establish(c);
 	else if (c->established)
 		clog__action(c, CLOG_ACTION_PHASE, "a member has caught up");
@@ -266,21 +277,27 @@ void clog__apply_committed(struct clog *c)
 	}
 }
 
+static bool is_acked_by(const struct clog *c, uint64_t index, const struct clog_voters *voters)
+{
+	size_t votes = 0;
+
+	for (size_t i = 0; i < c->n_members; i++)
+		votes += c->peers[i].acked >= index && clog__is_voter(voters->ids, voters->n, c->peers[i].node);
+	return votes >= voters->n / 2 + 1;
+}
+
 static void advance_commit(struct clog *c)
 {
-	const struct clog_voters *voters = clog__voters(c);
+	const struct clog_voters *voters = clog__voters(c), *old = clog__old_voters(c);
 	uint64_t best = 0;
 
 	/* The highest index that a quorum has acked: each voter's own claim is a candidate. */
 	for (size_t i = 0; i < c->n_members; i++) {
 		uint64_t index = c->peers[i].acked;
-		size_t votes = 0;
 
-		if (index <= best || index > clog__last_index(c) || !clog__is_voter(voters->ids, voters->n, c->peers[i].node))
+		if (index <= best || index > clog__last_index(c))
 			continue;
-		for (size_t k = 0; k < c->n_members; k++)
-			votes += c->peers[k].acked >= index && clog__is_voter(voters->ids, voters->n, c->peers[k].node);
-		if (votes >= voters->n / 2 + 1)
+		if (is_acked_by(c, index, voters) && (!old || is_acked_by(c, index, old)))
 			best = index;
 	}
 	if (best > c->commit && best > c->base_index) {

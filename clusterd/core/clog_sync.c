@@ -16,7 +16,7 @@ static void say_sync(struct clog *c)
 {
 	Gantry__ClogMessage m = GANTRY__CLOG_MESSAGE__INIT;
 	Gantry__ClogSync sync = GANTRY__CLOG_SYNC__INIT;
-	const struct clog_voters *voters = clog__voters(c);
+	const struct clog_voters *voters = clog__voters(c), *old = clog__old_voters(c);
 	Gantry__EpochMark *marks = NULL, **mark_ptrs = NULL;
 	size_t n = 0;
 
@@ -44,6 +44,12 @@ static void say_sync(struct clog *c)
 	sync.voters = voters->ids;
 	sync.n_voters = voters->n;
 	sync.voters_index = voters->index;
+	if (old) {
+		sync.old_voters = old->ids;
+		sync.n_old_voters = old->n;
+	}
+	sync.proven = c->proven;
+	sync.n_proven = c->n_proven;
 	m.body_case = GANTRY__CLOG_MESSAGE__BODY_SYNC;
 	m.sync = &sync;
 	clog__send(c, &m, "statement for the sync");
@@ -83,6 +89,7 @@ void clog__view(struct clog *c, uint64_t id, const uint32_t *members, size_t n)
 		if (c->peers[i].sync)
 			gantry__clog_sync__free_unpacked(c->peers[i].sync, NULL);
 	c->view = id;
+	c->n_proven = 0;
 	c->n_members = n;
 	c->members = mem_realloc(c->members, (n + 1) * sizeof(*c->members));
 	c->peers = mem_realloc(c->peers, (n + 1) * sizeof(*c->peers));
@@ -113,12 +120,56 @@ static bool more_advanced(const Gantry__ClogSync *a, uint32_t a_node, const Gant
 	return a_node < b_node;
 }
 
+static size_t stated(const struct clog *c, const uint32_t *voters, size_t n)
+{
+	size_t votes = 0;
+
+	for (size_t i = 0; i < c->n_said; i++)
+		votes += clog__is_voter(voters, n, c->said[i]);
+	return votes;
+}
+
+/* Exactly half of the voters have stated, and the others are proven dead. Every quorum of all had one of this half, so its most
+ * advanced log holds all that was committed; and a majority of two or of one is all of them, so what they commit is on each of their
+ * disks. The voters must be known to be committed: a change of them that is under way may have been committed by others. */
+static bool may_decide_alone(const struct clog *c, const Gantry__ClogSync *best)
+{
+	if (2 * stated(c, best->voters, best->n_voters) != best->n_voters || best->n_voters > CLOG_ALONE_VOTERS_MAX ||
+	    best->voters_index > best->commit_index)
+		return false;
+	for (size_t i = 0; i < best->n_voters; i++) {
+		bool counts = clog__is_voter(c->said, c->n_said, best->voters[i]);
+
+		for (size_t k = 0; k < c->n_members && !counts; k++) {
+			const Gantry__ClogSync *s = c->peers[k].sync;
+
+			counts = s && clog__is_voter(s->proven, s->n_proven, best->voters[i]);
+		}
+		if (!counts)
+			return false;
+	}
+	return true;
+}
+
+static void set_deciding(struct clog *c, const Gantry__ClogSync *best, bool alone)
+{
+	c->alone = alone;
+	c->n_deciding_voters = c->n_deciding_old = 0;
+	c->deciding_voters = mem_realloc(c->deciding_voters, (best->n_voters + 1) * sizeof(uint32_t));
+	c->deciding_old = mem_realloc(c->deciding_old, (best->n_old_voters + 1) * sizeof(uint32_t));
+	for (size_t i = 0; i < best->n_voters; i++)
+		if (!alone || clog__is_voter(c->said, c->n_said, best->voters[i]))
+			c->deciding_voters[c->n_deciding_voters++] = best->voters[i];
+	for (size_t i = 0; i < best->n_old_voters; i++)
+		c->deciding_old[c->n_deciding_old++] = best->old_voters[i];
+}
+
 /* The statements so far, in the order of their delivery: do they make a quorum? */
 static void try_decide(struct clog *c)
 {
+	bool alone = false;
 	const Gantry__ClogSync *best = NULL;
 	uint64_t promised = 0;
-	size_t votes = 0;
 
 	for (size_t i = 0; i < c->n_said; i++) {
 		const Gantry__ClogSync *s = clog__peer(c, c->said[i])->sync;
@@ -130,18 +181,20 @@ static void try_decide(struct clog *c)
 			c->winner = c->said[i];
 		}
 	}
-	for (size_t i = 0; i < c->n_said; i++)
-		votes += clog__is_voter(best->voters, best->n_voters, c->said[i]);
-	if (!best->n_voters || votes < best->n_voters / 2 + 1)
+	if (!best->n_voters)
 		return;
+	if (stated(c, best->voters, best->n_voters) < best->n_voters / 2 + 1 ||
+	    (best->n_old_voters && stated(c, best->old_voters, best->n_old_voters) < best->n_old_voters / 2 + 1)) {
+		alone = may_decide_alone(c, best);
+		if (!alone)
+			return;
+	}
 	c->decided = true;
 	c->epoch = promised + 1;
 	c->base_index = best->last_index;
 	c->base_epoch = best->last_epoch;
 	c->winner_first = best->first_index;
-	c->deciding_voters = mem_realloc(c->deciding_voters, best->n_voters * sizeof(uint32_t));
-	memcpy(c->deciding_voters, best->voters, best->n_voters * sizeof(uint32_t));
-	c->n_deciding_voters = best->n_voters;
+	set_deciding(c, best, alone);
 	clog__adopt_begin(c);
 }
 
@@ -196,4 +249,16 @@ bool clog__bootstrap(struct clog *c, const uint8_t *command, size_t len, uint64_
 	clog__batch_from(c, 1, "the first entry of a new cluster");
 	clog__round(c, c->round + 1, "a new cluster");
 	return true;
+}
+
+void clog__proven(struct clog *c, const uint32_t *nodes, size_t n)
+{
+	if (c->phase != CLOG_SYNC || c->decided)
+		return;
+	c->proven = mem_realloc(c->proven, (n + 1) * sizeof(*c->proven));
+	c->n_proven = 0;
+	for (size_t i = 0; i < n; i++)
+		if (!clog__is_voter(c->members, c->n_members, nodes[i]))
+			c->proven[c->n_proven++] = nodes[i];
+	clog__round(c, c->round + 1, "the other voters are proven dead");
 }

@@ -61,6 +61,10 @@ bool model_voters_of(const uint8_t *command, size_t len, const uint32_t *old, si
 			changed = voters_with(old, n_old, c->host_add->host->node_id, ret, ret_n);
 	} else if (c->body_case == GANTRY__COMMAND__BODY_HOST_REMOVE) {
 		changed = voters_without(old, n_old, c->host_remove->node_id, ret, ret_n);
+	} else if (c->body_case == GANTRY__COMMAND__BODY_EPOCH_START && c->epoch_start->n_voters) {
+		*ret = mem_dup(c->epoch_start->voters, c->epoch_start->n_voters * sizeof(**ret));
+		*ret_n = c->epoch_start->n_voters;
+		changed = true;
 	}
 	gantry__command__free_unpacked(c, NULL);
 	return changed;
@@ -133,6 +137,9 @@ int model__epoch_start(struct model_apply *a, const Gantry__CmdEpochStart *c)
 	a->s->leader = c->leader;
 	if (changed && h)
 		model__event(a, INFO, "host", h->name, "leader-changed", "%s leads from epoch %llu on", h->name, (unsigned long long)a->epoch);
+	if (c->n_voters && h)
+		model__event(a, WARNING, "host", h->name, "quorum-alone", "%zu of %zu voters go on alone: the others are proven dead", c->n_voters,
+			     a->s->n_voters);
 	return 0;
 }
 

@@ -1,7 +1,5 @@
-/* The link to this host's agent: goals go down, reports come up. Connects to PATH_AGENT_SOCKET and again whenever it
- * is lost. Goals are sent when they have changed, and only while this node is current: those of an older state of the
- * cluster could name a former owner. The agent is told every DEADLINE_HEARTBEAT_MS whether this host is in the quorum.
- * What a report asks for is proposed once at a time; a refused proposal waits AGENT_LINK_REFUSED_MS. */
+/* The link to this host's agent: goals go down, reports come up (what they say is decided in clusterd/core/node_agent.c).
+ * Connects to PATH_AGENT_SOCKET and again whenever it is lost, until this member has stepped out. Gossips about the host. */
 #pragma once
 
 #include <stdbool.h>
@@ -10,8 +8,6 @@
 #include "clusterd/daemon/cluster_node.h"
 
 #define AGENT_LINK_RETRY_MS 500
-#define AGENT_LINK_REFUSED_MS 2000
-#define AGENT_LINK_GONE_MS 3000    /* a restart of the agent is quicker and not worth telling the cluster */
 
 struct agent_link;
 

@@ -9,7 +9,7 @@
 #include <uv.h>
 
 #include "clusterd/core/model.h"
-#include "clusterd/daemon/proposals.h"
+#include "clusterd/core/proposals.h"
 #include "clusterd/daemon/soft_state.h"
 #include "lib/err.h"
 #include "proto/ctl.pb-c.h"

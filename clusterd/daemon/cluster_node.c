@@ -8,17 +8,172 @@
 #include <string.h>
 #include <time.h>
 
-#include "clusterd/daemon/cluster_node_internal.h"
+#include "clusterd/daemon/corosync_config.h"
+#include "clusterd/daemon/cpg_link.h"
+#include "clusterd/daemon/fence_runner.h"
+#include "clusterd/daemon/store.h"
 #include "lib/cleanup.h"
-#include "lib/deadlines.h"
 #include "lib/limits.h"
 #include "lib/log.h"
 
+struct cluster_node {
+	uv_loop_t *loop;
+	struct node *core;
+	char *address, *corosync_path;
+	struct clog_disk_state disk;       /* until the log begins */
+	bool forgetful;                    /* see store_db_is_forgetful() */
+	struct store *store;
+	struct store_db *db;               /* until the store takes it */
+	struct cpg_link *link;
+	struct fence_runner *fences;
+	struct corosync_config *corosync;
+	struct soft_state soft;
+	struct cluster_node_listener listeners[CLUSTER_NODE_LISTENERS];
+	size_t n_listeners;
+	uv_timer_t tick;
+	bool closing;
+	unsigned open_parts;
+	void (*on_closed)(void *data);
+	void *closed_data;
+};
+
+static void give(struct cluster_node *node, struct node_event *event)
+{
+	struct timespec now;
+
+	if (node->closing)
+		return;
+	clock_gettime(CLOCK_REALTIME, &now);
+	event->now_ms = uv_now(node->loop);
+	event->wall_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	node_step(node->core, event);
+}
+
+/* ---- what the core wants done */
+
+static void on_soft(struct cluster_node *node, const struct node_action *a)
+{
+	if (a->u.soft.kind != SOFT_KIND_HOST ||
+	    !soft_state_put(&node->soft, a->u.soft.sender, a->u.soft.data, a->u.soft.len, uv_now(node->loop)))
+		return;
+	for (size_t i = 0; i < node->n_listeners; i++)
+		if (node->listeners[i].on_soft)
+			node->listeners[i].on_soft(node->listeners[i].data, a->u.soft.sender);
+}
+
+static void on_changed(struct cluster_node *node, bool model, bool membership)
+{
+	if (node_is_current(node->core) && node->corosync)
+		corosync_config_follow(node->corosync, node_model(node->core));
+	for (size_t i = 0; i < node->n_listeners; i++) {
+		const struct cluster_node_listener *l = &node->listeners[i];
+
+		if (model && l->on_model)
+			l->on_model(l->data);
+		if (membership && l->on_membership)
+			l->on_membership(l->data);
+	}
+}
+
+static void on_stopped(struct cluster_node *node)
+{
+	if (node->link)
+		cpg_link_leave(node->link);
+	for (size_t i = 0; i < node->n_listeners; i++)
+		if (node->listeners[i].on_stopped)
+			node->listeners[i].on_stopped(node->listeners[i].data);
+}
+
+static void tell_agent(struct cluster_node *node, const struct node_action *a)
+{
+	for (size_t i = 0; i < node->n_listeners; i++) {
+		const struct cluster_node_listener *l = &node->listeners[i];
+
+		if (a->type == NODE_ACTION_GOALS && l->on_goals)
+			l->on_goals(l->data, a->u.goals);
+		if (a->type == NODE_ACTION_QUORUM && l->on_quorum)
+			l->on_quorum(l->data, a->u.quorum.quorate, a->u.quorum.epoch);
+	}
+}
+
+static void note(enum node_level level, const char *text)
+{
+	switch (level) {
+	case NODE_ERROR:
+		log_error("%s", text);
+		break;
+	case NODE_WARNING:
+		log_warning("%s", text);
+		break;
+	case NODE_NOTICE:
+		log_notice("%s", text);
+		break;
+	case NODE_INFO:
+		log_info("%s", text);
+		break;
+	case NODE_DEBUG:
+		log_debug("%s", text);
+		break;
+	}
+}
+
+static void act(void *data, const struct node_action *a)
+{
+	struct cluster_node *node = data;
+
+	switch (a->type) {
+	case NODE_ACTION_SEND:
+		/* A link that is down says so by a view without members; nothing else is to be done about it here. */
+		if (cpg_link_send(node->link, a->u.send.data, a->u.send.len) == -EMSGSIZE)
+			log_error("a message of %zu bytes (%s) is too large for corosync and was not sent", a->u.send.len, a->u.send.reason);
+		break;
+	case NODE_ACTION_DISK:
+		store_write(node->store, a->u.disk);
+		break;
+	case NODE_ACTION_SNAPSHOT:
+		store_snapshot(node->store, a->u.snapshot.index, a->u.snapshot.epoch, a->u.snapshot.data, a->u.snapshot.len,
+			       a->u.snapshot.voters, a->u.snapshot.n_voters);
+		break;
+	case NODE_ACTION_REMEMBER:
+		store_remember(node->store);
+		break;
+	case NODE_ACTION_FENCE:
+		fence_runner_start(node->fences, a->u.fence.host);
+		break;
+	case NODE_ACTION_FENCE_CANCEL:
+		fence_runner_cancel_all(node->fences);
+		break;
+	case NODE_ACTION_GOALS:
+	case NODE_ACTION_QUORUM:
+		tell_agent(node, a);
+		break;
+	case NODE_ACTION_SOFT:
+		on_soft(node, a);
+		break;
+	case NODE_ACTION_APPLIED:
+		break;
+	case NODE_ACTION_CHANGED:
+		on_changed(node, a->u.changed.model, a->u.changed.membership);
+		break;
+	case NODE_ACTION_STOPPED:
+		on_stopped(node);
+		break;
+	case NODE_ACTION_NOTE:
+		note(a->u.note.level, a->u.note.text);
+		break;
+	}
+}
+
 /* ---- what is */
+
+const struct node *cluster_node_core(const struct cluster_node *node)
+{
+	return node->core;
+}
 
 const struct model *cluster_node_model(const struct cluster_node *node)
 {
-	return &node->model;
+	return node_model(node->core);
 }
 
 const struct soft_state *cluster_node_soft(const struct cluster_node *node)
@@ -28,202 +183,109 @@ const struct soft_state *cluster_node_soft(const struct cluster_node *node)
 
 const char *cluster_node_host(const struct cluster_node *node)
 {
-	return node->host;
+	return node_host(node->core);
 }
 
 uint32_t cluster_node_id(const struct cluster_node *node)
 {
-	return node->node_id;
-}
-
-void cluster_node_log_status(const struct cluster_node *node, struct clog_status *ret)
-{
-	*ret = (struct clog_status){.text = "waits for corosync"};
-	if (node->clog)
-		clog_get_status(node->clog, ret);
-}
-
-bool cluster_node_is_current(const struct cluster_node *node)
-{
-	struct clog_status st;
-
-	if (node->stopped || !node->clog)
-		return false;
-	clog_get_status(node->clog, &st);
-	return st.phase == CLOG_NORMAL && st.quorate && node->model.state->applied_epoch == st.epoch;
-}
-
-bool cluster_node_is_quorate(const struct cluster_node *node)
-{
-	struct clog_status st;
-	uint64_t now = uv_now(node->loop);
-	size_t votes = 0;
-
-	if (!cluster_node_is_current(node))
-		return false;
-	clog_get_status(node->clog, &st);
-	for (size_t i = 0; i < st.n_voters; i++) {
-		bool fresh = st.voters[i] == node->node_id;
-
-		for (size_t k = 0; k < node->n_heard && !fresh; k++)
-			fresh = node->heard[k].node_id == st.voters[i] && now - node->heard[k].ms < DEADLINE_HEARD_MS;
-		votes += fresh;
-	}
-	return votes >= st.quorum;
-}
-
-static void note_heard(struct cluster_node *node, uint32_t sender)
-{
-	size_t i = 0;
-
-	while (i < node->n_heard && node->heard[i].node_id != sender)
-		i++;
-	if (i == LIMIT_HOSTS)
-		return;
-	if (i == node->n_heard)
-		node->n_heard++;
-	node->heard[i] = (struct node_heard){.node_id = sender, .ms = uv_now(node->loop)};
+	return node_id(node->core);
 }
 
 /* ---- corosync */
 
-static int begin_log(struct cluster_node *node, uint32_t node_id, struct err *err);
+static int begin_log(struct cluster_node *node, uint32_t id, struct err *err);
 static void on_store_closed(void *data);
 static void on_link_closed(void *data);
 
-static bool on_connected(void *data, uint32_t node_id)
+static bool on_connected(void *data, uint32_t id)
 {
 	struct cluster_node *node = data;
 	struct err err = {0};
 
-	if (node->stopped)
+	if (node_is_stopped(node->core))
 		return false;
-	if (!node->clog && begin_log(node, node_id, &err) < 0) {
-		node__stop(node, err.text);
+	if (!node_has_log(node->core) && begin_log(node, id, &err) < 0) {
+		node_stop(node->core, err.text);
 		return false;
 	}
-	if (node->node_id != node_id) {
+	if (node_id(node->core) != id) {
 		char why[200];
 
 		snprintf(why, sizeof(why), "corosync.conf gives this host the node id %" PRIu32 ", its log was written as node %" PRIu32
-			 ": set the old nodeid again", node_id, node->node_id);
-		node__stop(node, why);
+			 ": set the old nodeid again", id, node_id(node->core));
+		node_stop(node->core, why);
 		return false;
 	}
-	node->connected = true;
-	log_notice("joining corosync's group as node %" PRIu32, node_id);
+	give(node, &(struct node_event){.type = NODE_EVENT_CONNECTED});
+	log_notice("joining corosync's group as node %" PRIu32, id);
 	return true;
 }
 
 static void on_nodes(void *data, const uint32_t *nodes, size_t n)
 {
-	struct cluster_node *node = data;
-
-	node->n_nodes = n < LIMIT_HOSTS ? n : LIMIT_HOSTS;
-	memcpy(node->nodes, nodes, node->n_nodes * sizeof(*nodes));
-	node->membership_changed = true;
+	give(data, &(struct node_event){.type = NODE_EVENT_RING, .u.ring = {.nodes = nodes, .n = n}});
 }
 
 static void on_view(void *data, uint64_t id, const uint32_t *members, size_t n)
 {
-	struct clog_event event = {.type = CLOG_EVENT_VIEW};
-
 	log_info("view %016" PRIx64 " with %zu members", id, n);
-	event.u.view.id = id;
-	event.u.view.members = members;
-	event.u.view.n_members = n;
-	node__event(data, &event);
+	give(data, &(struct node_event){.type = NODE_EVENT_VIEW, .u.view = {.id = id, .members = members, .n_members = n}});
 }
 
 static void on_message(void *data, uint32_t sender, const uint8_t *message, size_t len)
 {
-	struct clog_event event = {.type = CLOG_EVENT_MESSAGE};
-
-	note_heard(data, sender);
-	event.u.message.sender = sender;
-	event.u.message.data = message;
-	event.u.message.len = len;
-	node__event(data, &event);
+	give(data, &(struct node_event){.type = NODE_EVENT_MESSAGE, .u.message = {.sender = sender, .data = message, .len = len}});
 }
 
 static void on_disconnected(void *data, const char *why)
 {
-	struct cluster_node *node = data;
-	struct clog_event event = {.type = CLOG_EVENT_DISCONNECTED};
-
 	log_warning("corosync: %s; trying again every %d ms", why, CPG_LINK_RETRY_MS);
-	free(node->disconnected_why);
-	node->disconnected_why = str_dup(why);
-	node->connected = false;
-	node->n_heard = 0;
-	node->n_nodes = 0;
-	node->membership_changed = true;
-	node__event(node, &event);
+	give(data, &(struct node_event){.type = NODE_EVENT_DISCONNECTED, .u.disconnected.text = why});
 }
 
 /* ---- the disk */
 
 static void on_batch(void *data, uint64_t serial, int rc, const struct err *err)
 {
-	struct cluster_node *node = data;
-	struct clog_event event = {.type = CLOG_EVENT_DISK_DONE};
-
-	if (rc < 0 && !node->disk_failed) {
-		node->disk_failed = str_dup(err->text);
-		log_error("the log cannot be written, this host takes no part in the cluster: %s", err->text);
-	}
-	event.u.disk_done.serial = serial;
-	event.u.disk_done.rc = rc;
-	node__event(node, &event);
+	give(data, &(struct node_event){.type = NODE_EVENT_DISK_DONE, .u.disk_done = {.serial = serial, .rc = rc, .text = rc < 0 ? err->text : NULL}});
 }
 
 static void on_snapshot(void *data, uint64_t index, int rc, const struct err *err)
 {
-	struct cluster_node *node = data;
-	struct clog_event event = {.type = CLOG_EVENT_COMPACT};
+	give(data, &(struct node_event){.type = NODE_EVENT_SNAPSHOT_DONE, .u.snapshot_done = {.index = index, .rc = rc}});
+}
 
-	node->snapshot_running = false;
-	if (rc < 0 && !node->disk_failed)
-		log_warning("the snapshot at %" PRIu64 " was not stored: %s", index, err->text);
-	if (rc < 0)
-		return;
-	event.u.compact.index = index;
-	node__event(node, &event);
+/* ---- fences */
+
+static void on_fenced(void *data, const char *host, int rc, const char *text)
+{
+	give(data, &(struct node_event){.type = NODE_EVENT_FENCED, .u.fenced = {.host = host, .rc = rc, .text = text}});
 }
 
 /* ---- beginning */
 
 /* The node id is known: from here on there is a log. */
-static int begin_log(struct cluster_node *node, uint32_t node_id, struct err *err)
+static int begin_log(struct cluster_node *node, uint32_t id, struct err *err)
 {
 	static const struct store_callbacks callbacks = {
 		.on_batch = on_batch, .on_snapshot = on_snapshot, .on_closed = on_store_closed};
-	struct clog_event event = {.type = CLOG_EVENT_TICK};
-	int rc = store_db_set_node_id(node->db, node_id, err);
+	struct clog_disk_state disk = node->disk;
+	int rc = store_db_set_node_id(node->db, id, err);
 
 	if (rc < 0)
 		return rc;
-	node->node_id = node_id;
 	node->store = store_new(node->loop, TAKE_PTR(node->db), &callbacks, node);
-	node->clog = clog_new(node_id, &node->disk, model_voters_of);
-	node->disk_taken = true;
-	/* What is known to be committed is applied at once, so that questions can be answered without a quorum. */
-	node__event(node, &event);
+	node->disk = (struct clog_disk_state){0};
+	node_begin(node->core, id, &disk, node->forgetful, uv_now(node->loop));
 	return 0;
 }
 
 static void on_tick(uv_timer_t *timer)
 {
 	struct cluster_node *node = timer->data;
-	struct clog_event event = {.type = CLOG_EVENT_TICK};
 
 	soft_state_age(&node->soft, uv_now(node->loop));
-	if (node->clog) {
-		node->review_wanted = node->review_wanted || node__proposals_wait(node);
-		node__event(node, &event);
-	} else {
-		node__proposals_review(node);
-	}
+	give(node, &(struct node_event){.type = NODE_EVENT_TICK});
 }
 
 static bool names_other_hosts(const char *corosync_path)
@@ -290,8 +352,7 @@ static int open_log(struct cluster_node *node, const struct cluster_node_options
 	if (rc == 0)
 		rc = note_forgetful(node, err);
 	if (rc == 0 && snapshot.len)
-		rc = model_install(&node->model, snapshot.data, snapshot.len, err);
-	node->snapshot_index = node->disk.snapshot_index;
+		rc = node_install(node->core, snapshot.data, snapshot.len, err);
 	buf_free(&snapshot);
 	return rc;
 }
@@ -307,28 +368,21 @@ static uint32_t known_node_id(struct cluster_node *node, struct err *err)
 		return id;
 	id = 0;
 	if (corosync_config_read(node->corosync_path, &seen, NULL) == 0) {
-		own = corosync_seen_find(&seen, node->host, node->address);
+		own = corosync_seen_find(&seen, node_host(node->core), node->address);
 		id = own ? own->node_id : 0;
 	}
 	corosync_seen_free(&seen);
 	return id;
 }
 
-static void node_free(struct cluster_node *node)
+static void cluster_node_free(struct cluster_node *node)
 {
-	node__events_clear(node);
-	clog_free(node->clog);
-	if (!node->disk_taken)
-		store_db_state_free(&node->disk);
+	node_free(node->core);
+	store_db_state_free(&node->disk);
 	store_db_close(node->db);
-	model_free(&node->model);
 	soft_state_free(&node->soft);
-	proposals_free(&node->proposals);
 	corosync_config_free(node->corosync);
-	free(node->disconnected_why);
-	free(node->disk_failed);
-	free(node->stopped);
-	free(node->host);
+	fence_runner_free(node->fences);
 	free(node->address);
 	free(node->corosync_path);
 	free(node);
@@ -340,30 +394,30 @@ int cluster_node_new(uv_loop_t *loop, const struct cluster_node_options *options
 		.on_connected = on_connected, .on_nodes = on_nodes, .on_view = on_view, .on_message = on_message, .on_disconnected = on_disconnected,
 		.on_closed = on_link_closed};
 	struct cluster_node *node = mem_alloc(sizeof(*node));
-	uint32_t node_id;
+	struct node_options core = {.host = options->host, .act = act, .data = node};
+	uint32_t id;
 	int rc;
 
 	node->loop = loop;
-	node->host = str_dup(options->host);
 	node->address = str_dup(options->address);
 	node->corosync_path = str_dup(options->corosync_path);
-	node->tail = &node->head;
-	model_init(&node->model);
-	node->corosync = corosync_config_new(loop, options->corosync_path, node->host);
+	node->core = node_new(&core);
+	node->corosync = corosync_config_new(loop, options->corosync_path, options->host);
+	node->fences = fence_runner_new(loop, on_fenced, node);
 	rc = open_log(node, options, err);
-	node_id = rc == 0 ? known_node_id(node, err) : 0;
-	if (node_id)
-		rc = begin_log(node, node_id, err);
+	id = rc == 0 ? known_node_id(node, err) : 0;
+	if (id)
+		rc = begin_log(node, id, err);
 	if (rc < 0) {
-		node_free(node);
+		cluster_node_free(node);
 		return rc;
 	}
 	node->link = cpg_link_new(loop, &callbacks, node);
-	if (node->stopped)
+	if (node_is_stopped(node->core))
 		cpg_link_leave(node->link);
 	uv_timer_init(loop, &node->tick);
 	node->tick.data = node;
-	uv_timer_start(&node->tick, on_tick, CLUSTER_NODE_TICK_MS, CLUSTER_NODE_TICK_MS);
+	uv_timer_start(&node->tick, on_tick, NODE_TICK_MS, NODE_TICK_MS);
 	*ret = node;
 	return 0;
 }
@@ -374,14 +428,42 @@ void cluster_node_listen(struct cluster_node *node, const struct cluster_node_li
 	node->listeners[node->n_listeners++] = *listener;
 }
 
+/* ---- what to do */
+
+void cluster_node_propose(struct cluster_node *node, Gantry__Command *command, proposal_cb cb, void *data)
+{
+	give(node, &(struct node_event){.type = NODE_EVENT_PROPOSE, .u.propose = {.command = command, .patient = true, .cb = cb, .data = data}});
+}
+
 void cluster_node_gossip(struct cluster_node *node, uint32_t kind, const uint8_t *data, size_t len)
 {
-	struct clog_event event = {.type = CLOG_EVENT_SOFT};
+	give(node, &(struct node_event){.type = NODE_EVENT_SOFT, .u.soft = {.kind = kind, .data = data, .len = len}});
+}
 
-	event.u.soft.kind = kind;
-	event.u.soft.data = data;
-	event.u.soft.len = len;
-	node__event(node, &event);
+void cluster_node_agent(struct cluster_node *node, bool connected)
+{
+	give(node, &(struct node_event){.type = NODE_EVENT_AGENT, .u.agent.connected = connected});
+}
+
+void cluster_node_report(struct cluster_node *node, Gantry__AgentReport *report)
+{
+	struct node_event event = {.type = NODE_EVENT_REPORT, .u.report.report = report};
+
+	if (node->closing)
+		gantry__agent_report__free_unpacked(report, NULL);
+	else
+		give(node, &event);
+}
+
+void cluster_node_votequorum(struct cluster_node *node, bool known, bool quorate, bool device_configured, bool device_votes)
+{
+	struct node_event event = {.type = NODE_EVENT_VOTEQUORUM};
+
+	event.u.votequorum.known = known;
+	event.u.votequorum.quorate = quorate;
+	event.u.votequorum.device_configured = device_configured;
+	event.u.votequorum.device_votes = device_votes;
+	give(node, &event);
 }
 
 /* ---- end */
@@ -393,7 +475,7 @@ static void part_closed(struct cluster_node *node)
 
 	if (--node->open_parts)
 		return;
-	node_free(node);
+	cluster_node_free(node);
 	on_closed(data);
 }
 

@@ -7,7 +7,6 @@
 #include "clusterd/daemon/agent_link.h"
 #include "clusterd/daemon/api.h"
 #include "clusterd/daemon/cluster_node.h"
-#include "clusterd/daemon/leader.h"
 #include "clusterd/daemon/quorum_link.h"
 #include "lib/log.h"
 #include "lib/paths.h"
@@ -20,7 +19,6 @@ struct daemon_parts {
 	uv_loop_t *loop;
 	const struct hostconf *conf;
 	struct cluster_node *node;
-	struct leader *leader;
 	struct agent_link *agent;
 	struct quorum_link *quorum;
 	struct api *api;
@@ -47,12 +45,12 @@ static const struct soft_state *ops_soft(void *data)
 
 static bool ops_is_current(void *data)
 {
-	return cluster_node_is_current(((struct daemon_parts *)data)->node);
+	return node_is_current(cluster_node_core(((struct daemon_parts *)data)->node));
 }
 
 static void ops_propose(void *data, Gantry__Command *command, proposal_cb cb, void *cb_data)
 {
-	cluster_node_propose(((struct daemon_parts *)data)->node, command, true, cb, cb_data);
+	cluster_node_propose(((struct daemon_parts *)data)->node, command, cb, cb_data);
 }
 
 static bool listed(const uint32_t *list, size_t n, uint32_t node_id)
@@ -86,8 +84,8 @@ static Gantry__CtlStatus *ops_status(void *data)
 	struct clog_status st;
 	struct buf text = {0};
 
-	cluster_node_log_status(parts->node, &st);
-	cluster_node_state_text(parts->node, &text);
+	node_log_status(cluster_node_core(parts->node), &st);
+	node_state_text(cluster_node_core(parts->node), &text);
 	if (corosync.known && s->n_hosts && corosync.expected_votes != s->n_hosts &&
 	    uv_now(parts->loop) - parts->hosts_changed_ms > RELOAD_TAKES_MS)
 		buf_printf(&text, " (corosync expects %u votes, the cluster has %zu hosts: it has not read its new configuration)",
@@ -97,7 +95,7 @@ static Gantry__CtlStatus *ops_status(void *data)
 	pb_set_string(&status->host, parts->conf->name);
 	pb_set_string(&status->version, GANTRY_VERSION);
 	pb_set_string(&status->log_state, buf_str(&text));
-	status->quorate = cluster_node_is_current(parts->node);
+	status->quorate = node_is_current(cluster_node_core(parts->node));
 	status->epoch = st.epoch;
 	status->commit_index = st.commit_index;
 	status->applied_index = s->applied_index;
@@ -195,7 +193,6 @@ int daemon_parts_start(uv_loop_t *loop, const struct hostconf *conf, struct daem
 	parts->conf = conf;
 	uv_timer_init(loop, &parts->tls_retry);
 	parts->tls_retry.data = parts;
-	parts->leader = leader_new(loop, parts->node);
 	parts->agent = agent_link_new(loop, PATH_AGENT_SOCKET, parts->node);
 	parts->quorum = quorum_link_new(loop);
 	*ret = parts;
@@ -227,7 +224,6 @@ void daemon_parts_stop(struct daemon_parts *parts, void (*on_stopped)(void *data
 	parts->open_parts = 3;
 	uv_close((uv_handle_t *)&parts->tls_retry, on_timer_closed);
 	api_close(parts->api, part_stopped, parts);
-	leader_close(parts->leader);
 	agent_link_close(parts->agent);
 	quorum_link_close(parts->quorum);
 	cluster_node_close(parts->node, part_stopped, parts);

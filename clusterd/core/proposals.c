@@ -1,10 +1,12 @@
-#include "clusterd/daemon/proposals.h"
+#include "clusterd/core/proposals.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static void proposal_free(struct proposal *p)
 {
+	if (p->free_data)
+		free(p->data);
 	buf_free(&p->packed);
 	free(p);
 }

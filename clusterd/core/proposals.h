@@ -17,6 +17,7 @@ struct proposal {
 	struct buf packed;
 	proposal_cb cb;
 	void *data;
+	bool free_data;        /* data goes with the proposal */
 	bool patient;          /* may wait for a sync to end, and be sent again */
 	bool repeatable;       /* carries a request id: sending it twice applies it once */
 	bool first;            /* makes the cluster: goes to a log without voters */

@@ -1,0 +1,177 @@
+/* Exactly half of the voters are here (one of two, two of four). They hold all that was ever committed, since every quorum has
+ * one of them; but so may the other half think. They go on alone only when all of the others are *proven dead*: then the log
+ * is decided by this half, which makes itself the voters from then on (clog.h, CLOG_EVENT_PROVEN). Who comes back is
+ * outvoted by the newer log and made a voter again.
+ *
+ * Who may seek the proof:
+ *   - a process that has been NORMAL in its life. One that has just begun may have slept through commits of the other half: it waits
+ *     for all, as corosync's wait_for_all does, or for a person who confirms that the others are off.
+ *   - with a quorum device, the side that has its vote. With two voters and none, both: the lower node id first, the other one
+ *     after TIE_DELAY_MS, so that they do not kill each other. With four voters and no device, nobody.
+ *   - on each side the lowest node id. */
+#include "clusterd/core/node_internal.h"
+
+#include <string.h>
+
+#define TIE_DELAY_MS 6000
+#define TIE_RETRY_MS 5000
+#define TIE_RETRY_MAX_MS 60000
+#define TIE_VOTERS_MAX 4    /* with more, a majority of the half is not the whole of it, and the argument of docs/log.md fails */
+
+static void add(uint32_t *list, size_t *count, uint32_t id)
+{
+	if (!node__listed(list, *count, id) && *count < LIMIT_HOSTS)
+		list[(*count)++] = id;
+}
+
+static void forget(struct node_tie *t)
+{
+	t->running = t->said = t->given = false;
+	t->failures = 0;
+	t->again_ms = 0;
+	t->n_proven = t->n_fencing = 0;
+}
+
+/* Half of the voters are here and no quorum. */
+static bool is_tie(const struct clog_status *st)
+{
+	size_t here = 0;
+
+	for (size_t i = 0; i < st->n_voters; i++)
+		here += node__listed(st->members, st->n_members, st->voters[i]);
+	return st->phase == CLOG_IDLE && st->n_voters >= 2 && st->n_voters <= TIE_VOTERS_MAX && 2 * here == st->n_voters;
+}
+
+/* The lowest voter of this side speaks for it. */
+static bool is_ours_to_break(const struct node *n, const struct clog_status *st)
+{
+	for (size_t i = 0; i < st->n_voters; i++)
+		if (node__listed(st->members, st->n_members, st->voters[i]) && st->voters[i] < n->node_id)
+			return false;
+	return node__listed(st->voters, st->n_voters, n->node_id);
+}
+
+static bool may_seek(const struct node *n, const struct clog_status *st)
+{
+	const struct node_tie *t = &n->tie;
+	bool first = true;
+
+	if (!t->was_normal)
+		return false;
+	if (t->corosync.device_configured)
+		return t->corosync.known && t->corosync.quorate && t->corosync.device_votes;
+	if (st->n_voters != 2)
+		return false;
+	for (size_t i = 0; i < st->n_voters; i++)
+		first = first && st->voters[i] >= n->node_id;
+	return first || n->now_ms - t->since_ms >= TIE_DELAY_MS;
+}
+
+static void seek(struct node *n, const struct clog_status *st)
+{
+	struct node_tie *t = &n->tie;
+
+	for (size_t i = 0; i < st->n_voters; i++) {
+		struct node_action a = {.type = NODE_ACTION_FENCE};
+		uint32_t id = st->voters[i];
+
+		if (node__listed(st->members, st->n_members, id) || node__listed(t->proven, t->n_proven, id) ||
+		    node__listed(t->fencing, t->n_fencing, id))
+			continue;
+		a.u.fence.host = model_host_by_node(&n->model, id);
+		if (!a.u.fence.host || !a.u.fence.host->n_fence) {
+			if (!t->said)
+				node__note(n, NODE_ERROR, "%s cannot be proven dead: it has no fence device. Confirm that it is off with "
+					   "'clusterctl fence confirm', or bring it back", a.u.fence.host ? a.u.fence.host->name : "a host");
+			t->said = true;
+			continue;
+		}
+		node__note(n, NODE_WARNING, "half of the voters are here: %s must be proven dead before they go on alone",
+			   a.u.fence.host->name);
+		add(t->fencing, &t->n_fencing, id);
+		t->running = true;
+		node__act(n, &a);
+	}
+}
+
+static void give(struct node *n, const struct clog_status *st)
+{
+	struct clog_event event = {.type = CLOG_EVENT_PROVEN};
+	struct node_tie *t = &n->tie;
+
+	for (size_t i = 0; i < st->n_voters; i++)
+		if (!node__listed(st->members, st->n_members, st->voters[i]) && !node__listed(t->proven, t->n_proven, st->voters[i]))
+			return;
+	t->given = true;
+	node__note(n, NODE_WARNING, "all other voters are proven dead: this half goes on alone");
+	event.u.proven.nodes = t->proven;
+	event.u.proven.n = t->n_proven;
+	node__clog(n, &event);
+}
+
+void node__tie_membership(struct node *n)
+{
+	struct node_tie *t = &n->tie;
+	struct clog_status st;
+
+	node_log_status(n, &st);
+	if (st.phase == CLOG_NORMAL)
+		t->was_normal = true;
+	if (st.view == t->view && st.phase != CLOG_NORMAL)
+		return;
+	if (t->running)
+		node__act(n, &(struct node_action){.type = NODE_ACTION_FENCE_CANCEL});
+	forget(t);
+	t->view = st.view;
+	t->since_ms = n->now_ms;
+}
+
+void node__tie_tick(struct node *n)
+{
+	struct node_tie *t = &n->tie;
+	struct clog_status st;
+
+	node_log_status(n, &st);
+	if (n->stopped || t->given || n->now_ms < t->again_ms || !is_tie(&st) || !is_ours_to_break(n, &st))
+		return;
+	if (may_seek(n, &st))
+		seek(n, &st);
+	give(n, &st);
+}
+
+bool node__tie_fenced(struct node *n, const char *host, int rc, const char *text)
+{
+	const Gantry__Host *h = model_host(&n->model, host);
+	struct node_tie *t = &n->tie;
+	uint64_t wait;
+
+	if (!h || !node__listed(t->fencing, t->n_fencing, h->node_id))
+		return false;
+	for (size_t i = 0; i < t->n_fencing; i++)
+		if (t->fencing[i] == h->node_id)
+			t->fencing[i--] = t->fencing[--t->n_fencing];
+	if (rc == 0) {
+		node__note(n, NODE_NOTICE, "%s is proven dead: %s", host, text);
+		add(t->proven, &t->n_proven, h->node_id);
+		return true;
+	}
+	wait = (uint64_t)TIE_RETRY_MS << (t->failures < 4 ? t->failures : 4);
+	t->failures++;
+	t->again_ms = n->now_ms + (wait < TIE_RETRY_MAX_MS ? wait : TIE_RETRY_MAX_MS);
+	node__note(n, NODE_ERROR, "%s could not be proven dead: %s", host, text);
+	return true;
+}
+
+void node__tie_confirm(struct node *n, const char *host)
+{
+	const Gantry__Host *h = model_host(&n->model, host);
+	struct clog_status st;
+
+	node_log_status(n, &st);
+	if (!h || n->stopped || !is_tie(&st) || node__listed(st.members, st.n_members, h->node_id))
+		return;
+	node__note(n, NODE_WARNING, "a person vouches that %s is off", host);
+	add(n->tie.proven, &n->tie.n_proven, h->node_id);
+	if (!n->tie.given)
+		give(n, &st);
+}
