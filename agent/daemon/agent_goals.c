@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "agent/core/goals_order.h"
 #include "agent/daemon/domain_note.h"
 #include "agent/daemon/goals_note.h"
 #include "lib/buf.h"
@@ -89,10 +90,10 @@ int agent_goals_take(struct agent *a, Gantry__AgentMessage *message, struct err 
 
 void agent_goals_heartbeat(struct agent *a, const Gantry__AgentQuorum *quorum)
 {
+	struct goals_order known = {a->known_cluster, a->known_epoch, a->known_index};
 	uint64_t now = goals_note_boot_ms();
 
-	/* A clusterd of an older epoch than the goals obeyed here is not in the cluster that decides. */
-	if (quorum->quorate && a->goals != NULL && quorum->epoch < a->known_epoch)
+	if (!goals_order_quorum_counts(&known, a->goals != NULL, quorum))
 		return;
 	selffence_heartbeat(&a->selffence, quorum->quorate, now);
 	if (!quorum->quorate)

@@ -18,22 +18,18 @@
 
 static void agent_pass__kill(struct domain *d, const struct reconcile_input *in, const char *reason)
 {
+	struct domain_kill kill = domain_fate_of_kill(in);
 	_cleanup_free_ char *text = NULL;
-	bool fenced = in->fenced && in->goal != NULL && in->goal->ha;
-	bool copy = d->actual == ACTUAL_INCOMING || d->actual == ACTUAL_COMPLETE;
-	bool committed = in->migration != NULL && in->migration->incoming && in->migration->job->committed;
 
-	if (fenced) {
+	if (kill.fenced) {
 		text = str_printf("self-fence: host '%s' had no quorum for %d s", d->agent->conf.name,
 				  SELFFENCE_KILL_MS / 1000);
-		domain_end_begin(d, END_CRASHED, text);
-	} else if (in->goal == NULL || d->generation < in->goal->generation) {
-		domain_end_begin(d, END_GONE, reason);
-	} else if (copy) {
-		domain_end_begin(d, committed ? END_CRASHED : END_GONE, reason);
-	} else {
-		domain_end_quit(d, reason);
+		reason = text;
 	}
+	if (kill.quit)
+		domain_end_quit(d, reason);
+	else
+		domain_end_begin(d, kill.end, reason);
 }
 
 static void agent_pass__do(struct domain *d, const struct reconcile_input *in)
@@ -98,23 +94,21 @@ static void agent_pass__domain(struct domain *d)
 	}
 	if (goal != NULL && goal->generation == d->generation && d->actual != ACTUAL_ABSENT)
 		d->ha = goal->ha;
-	/* The image that was committed to this host is no more: the cluster must hear it, it cannot be had again. */
-	if (goal != NULL && migration != NULL && migration->incoming && migration->job->committed &&
-	    d->actual == ACTUAL_ABSENT && d->ended_generation != goal->generation &&
-	    goal->goal != GANTRY__DOMAIN_GOAL_STATE__DOMAIN_GOAL_STOPPED)
+	struct reconcile_input in = {
+	    .goal = goal,
+	    .migration = migration,
+	    .actual = d->actual,
+	    .actual_generation = d->generation,
+	    .fenced = a->fenced,
+	};
+	if (domain_fate_image_lost(&in, goal != NULL && d->ended_generation == goal->generation))
 		domain_end_record(d, goal->generation, GANTRY__DOMAIN_STATE__DOMAIN_STATE_CRASHED,
 				  "the guest was lost on its new host after the migration was committed");
 	/* A copy in the making has this migration's part only if it is this job's. */
 	if (migration != NULL && d->copy && d->job_id != migration->job->id && d->actual != ACTUAL_ABSENT)
-		migration = NULL;
-	agent_pass__do(d, &(struct reconcile_input){
-			      .goal = goal,
-			      .migration = migration,
-			      .actual = d->actual,
-			      .actual_generation = d->generation,
-			      .fenced = a->fenced,
-			      .failed_this_generation = goal != NULL && d->ended_generation == goal->generation,
-			  });
+		in.migration = NULL;
+	in.failed_this_generation = goal != NULL && d->ended_generation == goal->generation;
+	agent_pass__do(d, &in);
 	domain_run_tend(d);
 }
 

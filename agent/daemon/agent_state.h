@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "agent/core/domain_fate.h"
 #include "agent/core/reconcile.h"
 #include "agent/core/selffence.h"
 #include "hypervisor/accel.h"
@@ -29,16 +30,6 @@ struct goals_writer;
 struct migration;
 struct reporter;
 struct volume_task;
-
-/* Why the QEMU that is here ended or is being ended: decides what is reported after the cleanup. */
-enum domain_end {
-	END_NONE,
-	END_STOPPED,
-	END_CRASHED,
-	END_FAILED, /* it never ran */
-	END_RETRY,  /* the start could not be done yet: tried again */
-	END_GONE,   /* not ours (any more): nothing is reported */
-};
 
 struct domain {
 	struct domain *next;

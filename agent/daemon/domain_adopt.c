@@ -25,21 +25,6 @@
 #define CMDLINE_BYTES_MAX (256u << 10)
 #define STRAY_DIES_MS 1000
 
-/* What kind of QEMU it was when the old agent went. */
-static enum actual_state domain_adopt__actual(enum note_stage stage)
-{
-	switch (stage) {
-	case NOTE_INCOMING:
-		return ACTUAL_INCOMING;
-	case NOTE_COMPLETE:
-		return ACTUAL_COMPLETE;
-	case NOTE_OUTGOING:
-		return ACTUAL_OUTGOING_HELD;
-	default:
-		return ACTUAL_STARTING;
-	}
-}
-
 /* Whether the process of this pidfd was started for this run folder: its arguments name the sockets there. */
 static bool domain_adopt__is_for(pid_t pid, const char *run_dir)
 {
@@ -84,14 +69,16 @@ static void domain_adopt__kill_strays(const struct domain *d, const char *run_di
 
 static void domain_adopt__gone(struct domain *d, enum note_stage stage)
 {
+	static const char *const texts[] = {
+	    [END_GONE] = "the copy ended while the agent was away",
+	    [END_RETRY] = "the start was cut short by the end of the agent",
+	    [END_CRASHED] = "QEMU ended while the agent was away",
+	};
+	enum domain_end end = domain_fate_unseen(stage);
+
 	/* On the way through the ordinary cleanup, as if it had just ended. */
 	d->actual = ACTUAL_STOPPING;
-	if (stage == NOTE_INCOMING || stage == NOTE_COMPLETE)
-		domain_end_begin(d, END_GONE, "the copy ended while the agent was away");
-	else if (stage == NOTE_STARTING)
-		domain_end_begin(d, END_RETRY, "the start was cut short by the end of the agent");
-	else
-		domain_end_begin(d, END_CRASHED, "QEMU ended while the agent was away");
+	domain_end_begin(d, end, texts[end]);
 }
 
 static void domain_adopt__one(struct agent *a, const char *uuid, unsigned *found)
@@ -119,7 +106,7 @@ static void domain_adopt__one(struct agent *a, const char *uuid, unsigned *found
 	d->adopted = true;
 	d->cut_short = note.stage == NOTE_STARTING;
 	log_path = agent_log_path(d->name);
-	d->actual = domain_adopt__actual(note.stage);
+	d->actual = domain_fate_adopted(note.stage);
 	rc = qemu_process_adopt(a->loop, run_dir, log_path, &domain_run_callbacks, d, &d->qemu, &err);
 	if (rc < 0) {
 		log_notice("domain %s: no QEMU is left of generation %" PRIu64 ": %s", d->name, d->generation,

@@ -73,18 +73,22 @@ static void domain_end__classify(struct domain *d, int status, const char *log_t
 	else
 		how = str_dup("unseen");
 
-	if (d->copy && (d->actual == ACTUAL_STARTING || d->actual == ACTUAL_INCOMING || d->actual == ACTUAL_COMPLETE) &&
-	    !d->activating) {
-		d->end = END_GONE;
+	d->end = domain_fate_of_exit(&(struct domain_exit){
+	    .actual = d->actual,
+	    .copy = d->copy,
+	    .activating = d->activating,
+	    .has_run = d->running_since_ms != 0,
+	    .guest_shutdown = d->guest_shutdown,
+	    .guest_reboot = d->guest_reboot,
+	    .guest_panicked = d->guest_panicked,
+	});
+	if (d->end == END_GONE) {
 		text = str_printf("the incoming QEMU ended %s%s%s", how, tail ? ": " : "", tail ? log_tail : "");
 	} else if (d->guest_panicked) {
-		d->end = END_CRASHED;
 		text = str_dup("the guest panicked");
-	} else if (d->guest_shutdown || d->guest_reboot) {
-		d->end = END_STOPPED;
+	} else if (d->end == END_STOPPED) {
 		text = str_dup(d->guest_reboot ? "the guest restarted and on_reboot ends it" : "the guest shut down");
 	} else {
-		d->end = d->running_since_ms == 0 && !d->activating ? END_FAILED : END_CRASHED;
 		text = str_printf("QEMU ended %s%s%s", how, tail ? "; its last words: " : " without a word in its log",
 				  tail ? log_tail : "");
 	}

@@ -5,8 +5,6 @@
 
 #include "agent/daemon/agent_state.h"
 
-enum note_stage { NOTE_STARTING, NOTE_RUNNING, NOTE_INCOMING, NOTE_COMPLETE, NOTE_OUTGOING };
-
 struct domain_note {
 	Gantry__DomainSpec *spec;
 	uint64_t generation;

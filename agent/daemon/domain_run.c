@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "agent/core/migration_rule.h"
 #include "agent/daemon/console.h"
 #include "agent/daemon/domain_adopt.h"
 #include "agent/daemon/domain_end.h"
@@ -451,15 +452,20 @@ static void domain_run__restop(void *data, int rc, json_t *ret, const struct err
 
 static void domain_run__on_resume(struct domain *d)
 {
-	if (d->actual == ACTUAL_PAUSED) {
+	switch (migration_rule_resume(&(struct resume_facts){d->actual, d->settling, d->leases_handed, d->adopted})) {
+	case RESUME_IGNORED:
+		return;
+	case RESUME_RUNS:
 		d->actual = ACTUAL_RUNNING;
-	} else if (d->actual == ACTUAL_OUTGOING_HELD && !d->settling && !d->leases_handed && !d->adopted) {
-		/* The migration failed before the leases were offered: no copy can be complete, none can be committed. */
+		return;
+	case RESUME_OUTGOING:
 		d->actual = ACTUAL_OUTGOING;
-	} else if (d->actual == ACTUAL_OUTGOING_HELD && !d->settling) {
-		/* QEMU gave the migration up and went on by itself. From here on only the log may decide that. */
+		return;
+	case RESUME_STOP:
+		/* QEMU gave the migration up and went on by itself. */
 		log_error("domain %s: QEMU resumed an undecided source: stopped again", d->name);
 		domain_run__qmp(d, "stop", NULL, domain_run__restop);
+		return;
 	}
 }
 

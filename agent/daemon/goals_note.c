@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/core/goals_order.h"
 #include "lib/atomic_file.h"
 #include "lib/buf.h"
 #include "lib/cleanup.h"
@@ -60,9 +61,9 @@ int goals_note_load(struct agent *a, struct err *err)
 
 int goals_note_check(const struct agent *a, const Gantry__AgentGoals *goals, struct err *err)
 {
-	if (a->known_cluster == NULL || strcmp(a->known_cluster, goals->cluster_uuid) != 0)
-		return 0;
-	if (goals->epoch > a->known_epoch || (goals->epoch == a->known_epoch && goals->index >= a->known_index))
+	struct goals_order known = {a->known_cluster, a->known_epoch, a->known_index};
+
+	if (!goals_order_older(&known, goals))
 		return 0;
 	return err_set(err, ESTALE,
 		       "goals of epoch %" PRIu64 " index %" PRIu64 " are older than those obeyed here (epoch %" PRIu64

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/core/migration_rule.h"
 #include "agent/daemon/domain_end.h"
 #include "agent/daemon/domain_note.h"
 #include "agent/daemon/domain_run.h"
@@ -331,29 +332,24 @@ int migration_host_abort_source(struct domain *d, struct err *err)
 	return rc;
 }
 
-/* What the goals say about a migration of which this host has an undecided part. */
+/* COMMIT is told to the destination's engine once the guest runs (migration_host_activated): nothing may delay that. ABORT to
+ * the source's once its leases are back (OP_SETTLE_ABORT). */
 static void migration_host__read_decision(struct migration *m)
 {
-	const Gantry__MigrationGoal *goal = agent_migration_goal(m->agent, m->uuid);
-	const Gantry__DomainGoal *owner = agent_goal(m->agent, m->uuid);
-	bool listed = goal != NULL && goal->job->id == m->job_id;
-	bool committed = listed && goal->job->committed;
-	bool open = listed && !committed && goal->job->state == GANTRY__JOB_STATE__JOB_STATE_RUNNING;
+	enum migration_decision decision;
 
-	if (m->decided || open)
+	if (m->decided)
 		return;
-	if (m->incoming) {
-		/* COMMIT is told to the engine once the guest runs (migration_host_activated); nothing may delay that.
-		 */
-		if (!committed)
-			migration_host__decide(m, false);
-		return;
-	}
-	if (committed || owner == NULL || owner->generation > m->goal->source_generation)
-		migration_host__decide(m, true);
-	else if (migration_host__domain(m) == NULL)
-		migration_host__decide(m, false);
-	/* Otherwise OP_SETTLE_ABORT takes the leases back first. */
+	decision = migration_rule_decision(&(struct migration_facts){
+	    .job_id = m->job_id,
+	    .incoming = m->incoming,
+	    .source_generation = m->goal->source_generation,
+	    .domain_here = migration_host__domain(m) != NULL,
+	    .goal = agent_migration_goal(m->agent, m->uuid),
+	    .owner = agent_goal(m->agent, m->uuid),
+	});
+	if (decision == MIGRATION_COMMITTED || decision == MIGRATION_ABORTED)
+		migration_host__decide(m, decision == MIGRATION_COMMITTED);
 }
 
 static void migration_host__settle(struct migration *m)

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/core/domain_word.h"
 #include "agent/daemon/agent_clients.h"
 #include "agent/daemon/host_info.h"
 #include "agent/daemon/migration_host.h"
@@ -63,56 +64,32 @@ static uint64_t reporter__cpu_time_ns(pid_t pid)
 	return (user + system) * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
-static Gantry__DomainState reporter__state(const struct domain *d, const Gantry__DomainGoal *goal)
-{
-	bool stop = goal->goal == GANTRY__DOMAIN_GOAL_STATE__DOMAIN_GOAL_STOPPED;
-
-	switch (d->actual) {
-	case ACTUAL_RUNNING:
-	case ACTUAL_OUTGOING:
-	case ACTUAL_OUTGOING_HELD:
-		return stop ? GANTRY__DOMAIN_STATE__DOMAIN_STATE_STOPPING : GANTRY__DOMAIN_STATE__DOMAIN_STATE_RUNNING;
-	case ACTUAL_PAUSED:
-		return stop ? GANTRY__DOMAIN_STATE__DOMAIN_STATE_STOPPING : GANTRY__DOMAIN_STATE__DOMAIN_STATE_PAUSED;
-	case ACTUAL_STOPPING:
-	case ACTUAL_ENDED:
-		return d->end == END_RETRY ? GANTRY__DOMAIN_STATE__DOMAIN_STATE_STARTING
-					   : GANTRY__DOMAIN_STATE__DOMAIN_STATE_STOPPING;
-	case ACTUAL_STARTING:
-		/* Pausing and the like are such operations too: the guest has run. */
-		if (d->running_since_ms != 0)
-			return GANTRY__DOMAIN_STATE__DOMAIN_STATE_RUNNING;
-		return GANTRY__DOMAIN_STATE__DOMAIN_STATE_STARTING;
-	case ACTUAL_ABSENT:
-		return stop ? GANTRY__DOMAIN_STATE__DOMAIN_STATE_STOPPED : GANTRY__DOMAIN_STATE__DOMAIN_STATE_STARTING;
-	default:
-		return GANTRY__DOMAIN_STATE__DOMAIN_STATE_STARTING;
-	}
-}
-
-/* What is reported about a domain of the goals. The end of its very generation outweighs all but a QEMU that is here.
- */
 static Gantry__DomainReport *reporter__domain(const struct domain *d, const Gantry__DomainGoal *goal, bool changing)
 {
 	Gantry__DomainReport *r = PB_NEW(Gantry__DomainReport, gantry__domain_report__init);
+	struct domain_word word = domain_word(&(struct domain_facts){
+	    .goal = goal,
+	    .actual = d->actual,
+	    .generation = d->generation,
+	    .end = d->end,
+	    .has_run = d->running_since_ms != 0,
+	    .ended_generation = d->ended_generation,
+	    .ended_state = d->ended_state,
+	});
 
 	pb_set_string(&r->uuid, d->uuid);
 	r->generation = goal->generation;
-	if (d->actual == ACTUAL_ABSENT && d->ended_generation == goal->generation) {
-		r->state = d->ended_state;
+	r->state = word.state;
+	if (word.of == WORD_OF_END) {
 		pb_set_string(&r->reason, d->ended_reason);
 		r->guest_shutdown = d->ended_guest_shutdown;
 		r->guest_reboot = d->ended_guest_reboot;
 		return r;
 	}
-	r->state = reporter__state(d, goal);
-	if (d->trouble != NULL)
-		pb_set_string(&r->reason, d->trouble);
-	if (d->generation != goal->generation && d->actual != ACTUAL_ABSENT) {
-		/* An older QEMU goes first; a newer one makes this goal the past. */
-		r->state = GANTRY__DOMAIN_STATE__DOMAIN_STATE_STARTING;
+	if (word.of == WORD_OF_OLDER)
 		pb_set_string(&r->reason, "an older QEMU of the domain is being ended");
-	}
+	else if (d->trouble != NULL)
+		pb_set_string(&r->reason, d->trouble);
 	if (d->qemu != NULL && !d->qemu_dead && d->generation == goal->generation) {
 		r->pid = qemu_process_pid(d->qemu);
 		r->running_since_ms = d->running_since_ms;
