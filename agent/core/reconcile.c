@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "lib/mutant.h"
+
 /* What the cluster wants of the domain on this host. */
 enum want {
 	WANT_NONE = 1 << 0, /* not ours */
@@ -127,7 +129,7 @@ static unsigned reconcile__part(const Gantry__MigrationGoal *migration)
 
 static unsigned reconcile__age(const struct reconcile_input *in)
 {
-	if (in->goal == NULL || in->actual == ACTUAL_ABSENT || in->actual_generation == in->goal->generation)
+	if (MUTANT(generation_not_checked) || in->goal == NULL || in->actual == ACTUAL_ABSENT || in->actual_generation == in->goal->generation)
 		return AGE_SAME;
 	return in->actual_generation < in->goal->generation ? AGE_OLDER : AGE_NEWER;
 }
@@ -144,6 +146,14 @@ struct reconcile_decision reconcile_domain(const struct reconcile_input *in)
 	unsigned want = reconcile__want(in->goal), part = reconcile__part(in->migration);
 	unsigned age = reconcile__age(in), ban = reconcile__ban(in);
 
+	if (MUTANT(destination_before_commit) && part == PART_DESTINATION && in->actual == ACTUAL_COMPLETE)
+		return (struct reconcile_decision){.op = OP_ACTIVATE, .reason = "mutant"};
+	if (MUTANT(source_goes_on) && part == PART_SOURCE && in->actual == ACTUAL_OUTGOING_HELD)
+		return (struct reconcile_decision){.op = OP_SETTLE_ABORT, .reason = "mutant"};
+	if (MUTANT(source_survives_commit) && want == WANT_NONE && (IS_SOURCE & (1u << in->actual)))
+		return (struct reconcile_decision){.op = OP_NONE, .reason = "mutant"};
+	if (MUTANT(abort_keeps_copy) && part == PART_NONE && (IS_COPY & (1u << in->actual)))
+		return (struct reconcile_decision){.op = OP_NONE, .reason = "mutant"};
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		const struct row *r = &table[i];
 		if ((r->want & want) && (r->part & part) && (r->actual & (1u << in->actual)) && (r->age & age) &&

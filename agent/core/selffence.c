@@ -12,6 +12,8 @@
  * anew. It stands still while no clusterd is connected (selffence_clusterd). */
 #include "agent/core/selffence.h"
 
+#include "lib/mutant.h"
+
 void selffence_init(struct selffence *sf, uint64_t now_ms)
 {
 	*sf = (struct selffence){.last_quorate_ms = now_ms};
@@ -38,7 +40,9 @@ void selffence_heartbeat(struct selffence *sf, bool quorate, uint64_t now_ms)
 
 bool selffence_tick(struct selffence *sf, uint64_t now_ms)
 {
-	if (!sf->blind && now_ms > sf->last_quorate_ms && now_ms - sf->last_quorate_ms >= SELFFENCE_KILL_MS)
+	if (MUTANT(selffence_never))
+		return false;
+	if (!sf->blind && now_ms > sf->last_quorate_ms && now_ms - sf->last_quorate_ms >= SELFFENCE_KILL_MS * (MUTANT(selffence_late) ? 3 : 1))
 		sf->fenced = true;
 	return sf->fenced;
 }

@@ -200,6 +200,10 @@ static void on_disk_done(struct clog *c, uint64_t serial, int rc)
 		c->applied = note.snapshot_index;
 		clog__apply_committed(c);
 	}
+	if (MUTANT(apply_before_commit) && c->phase == CLOG_NORMAL && c->durable > c->commit) {
+		c->commit = c->durable;
+		clog__apply_committed(c);
+	}
 	if (note.adopt && c->phase == CLOG_ADOPT && note.view == c->view && note.round == c->round)
 		clog__adopt_durable(c);
 	clog__normal_durable(c);

@@ -78,7 +78,8 @@ static void complete(struct clog *c, uint64_t from)
 		for (size_t i = 0; i < c->in.n_entries; i++)
 			clog__log_append(c, c->in.entries[i]);
 		c->in.n_entries = 0;
-		tail_to_log(c);
+		if (!MUTANT(snapshot_without_tail))
+			tail_to_log(c);
 		b = clog__batch_from(c, c->first_index, "the winner's snapshot and log");
 		note = clog__batch_note(c);
 		note->install = true;
@@ -135,13 +136,16 @@ void clog__adopt_begin(struct clog *c)
 		return;
 	}
 	clog__set_phase(c, CLOG_ADOPT, "the sync is decided");
-	c->promised = c->epoch;
+	if (!MUTANT(promise_not_raised))
+		c->promised = c->epoch;
 	match = c->winner == c->node ? last : match_point(c, winner);
 	if (match + 1 < winner->first_index) {
 		c->in.wanted = true;
 		ask(c, c->winner);
 		return;
 	}
+	if (MUTANT(tail_not_cut) && last > match && last <= c->base_index)
+		match = last;
 	if (match < last) {
 		clog__log_truncate(c, match + 1);
 		cut = true;

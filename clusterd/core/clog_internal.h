@@ -8,6 +8,7 @@
 
 #include "clusterd/core/clog.h"
 #include "lib/limits.h"
+#include "lib/mutant.h"
 #include "proto/pb.h"
 
 #define CLOG_PROTOCOL 1

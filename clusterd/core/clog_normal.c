@@ -15,7 +15,7 @@ static void say_ack(struct clog *c)
 	Gantry__ClogAck ack = GANTRY__CLOG_ACK__INIT;
 
 	ack.epoch = c->epoch;
-	ack.index = c->durable;
+	ack.index = MUTANT(ack_before_fsync) ? clog__last_index(c) : c->durable;
 	m.body_case = GANTRY__CLOG_MESSAGE__BODY_ACK;
 	m.ack = &ack;
 	clog__send(c, &m, "durable up to here");
@@ -104,7 +104,7 @@ static bool is_adopted_by(const struct clog *c, const uint32_t *voters, size_t n
 
 	for (size_t i = 0; i < c->n_synced; i++)
 		votes += clog__is_voter(voters, n, c->synced[i]);
-	return votes >= n / 2 + 1;
+	return votes >= n / 2 + !MUTANT(establish_one_vote_short);
 }
 
 void clog__on_adopted(struct clog *c, uint32_t sender, const Gantry__ClogAdopted *m)
@@ -210,7 +210,7 @@ void clog__drop_proposals(struct clog *c)
 
 void clog__on_propose(struct clog *c, uint32_t sender, const Gantry__ClogPropose *m)
 {
-	if (c->phase == CLOG_NORMAL && c->leader == c->node && m->epoch == c->epoch && m->n_commands)
+	if (c->phase == CLOG_NORMAL && c->leader == c->node && (m->epoch == c->epoch || MUTANT(stale_epoch_obeyed)) && m->n_commands)
 		say_append(c, m->commands, m->n_commands, sender, m->serial);
 }
 
@@ -253,6 +253,8 @@ void clog__on_append(struct clog *c, uint32_t sender, const Gantry__ClogAppend *
 	free(mine.cookies);
 	if (c->caught_up)
 		clog__batch_from(c, m->first_index, "commands in their order");
+	if (MUTANT(ack_before_fsync) && c->phase == CLOG_NORMAL)
+		say_ack(c);
 	if (m->origin == c->node)
 		flush(c);
 }
@@ -283,7 +285,7 @@ static bool is_acked_by(const struct clog *c, uint64_t index, const struct clog_
 
 	for (size_t i = 0; i < c->n_members; i++)
 		votes += c->peers[i].acked >= index && clog__is_voter(voters->ids, voters->n, c->peers[i].node);
-	return votes >= voters->n / 2 + 1;
+	return votes >= voters->n / 2 + !MUTANT(commit_one_ack_short);
 }
 
 static void advance_commit(struct clog *c)
@@ -300,7 +302,7 @@ static void advance_commit(struct clog *c)
 		if (is_acked_by(c, index, voters) && (!old || is_acked_by(c, index, old)))
 			best = index;
 	}
-	if (best > c->commit && best > c->base_index) {
+	if (best > c->commit && (best > c->base_index || MUTANT(old_entries_by_counting))) {
 		c->commit = best;
 		clog__apply_committed(c);
 	}
@@ -310,7 +312,7 @@ void clog__on_ack(struct clog *c, uint32_t sender, const Gantry__ClogAck *m)
 {
 	struct clog_peer *p = clog__peer(c, sender);
 
-	if (!p || !c->established || m->epoch != c->epoch)
+	if (!p || !c->established || (m->epoch != c->epoch && !MUTANT(stale_ack_counted)))
 		return;
 	p->acked = m->index;
 	if (sender == c->node) {

@@ -113,6 +113,8 @@ void clog__view(struct clog *c, uint64_t id, const uint32_t *members, size_t n)
 
 static bool more_advanced(const Gantry__ClogSync *a, uint32_t a_node, const Gantry__ClogSync *b, uint32_t b_node)
 {
+	if (MUTANT(shortest_log_wins))
+		return a->last_index < b->last_index;
 	if (a->last_epoch != b->last_epoch)
 		return a->last_epoch > b->last_epoch;
 	if (a->last_index != b->last_index)
@@ -145,6 +147,7 @@ static bool may_decide_alone(const struct clog *c, const Gantry__ClogSync *best)
 
 			counts = s && clog__is_voter(s->proven, s->n_proven, best->voters[i]);
 		}
+		counts = counts || MUTANT(alone_without_proof);
 		if (!counts)
 			return false;
 	}
@@ -183,7 +186,7 @@ static void try_decide(struct clog *c)
 	}
 	if (!best->n_voters)
 		return;
-	if (stated(c, best->voters, best->n_voters) < best->n_voters / 2 + 1 ||
+	if (stated(c, best->voters, best->n_voters) < best->n_voters / 2 + !MUTANT(sync_one_vote_short) ||
 	    (best->n_old_voters && stated(c, best->old_voters, best->n_old_voters) < best->n_old_voters / 2 + 1)) {
 		alone = may_decide_alone(c, best);
 		if (!alone)

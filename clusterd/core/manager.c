@@ -12,6 +12,7 @@
 
 #define PROPOSAL_PATIENCE_MS 10000    /* an unanswered proposal is made again */
 #define PENDING_KEPT_MS 600000
+#define HEADLESS_MS 2000
 #define STATE_NONE UINT64_MAX
 #define REFUSED_PAUSE_MS 500
 #define FENCE_RETRY_MS 5000           /* doubled with each failure */
@@ -296,14 +297,18 @@ static void decide_fencing(struct manager *mgr, const struct model *m, const Gan
 		propose_host(mgr, h, HOST(DEAD), f->text, f->text);
 		return;
 	}
+	if (MUTANT(restart_before_fencing) || MUTANT(lease_without_proof)) {
+		propose_host(mgr, h, HOST(DEAD), "it left the membership", "it left the membership");
+		return;
+	}
 	if (f->running)
 		return;
-	if (back) {
+	if (back && !MUTANT(fence_without_looking)) {
 		propose_host(mgr, h, HOST(ONLINE), "it came back before it was fenced", "");
 		return;
 	}
 	/* One that is alive is not fenced, even if it is not in step yet; and a new leader asks itself the question of the storm again. */
-	if (alive(mgr, h) || mgr->now_ms < f->again_ms || hold_storm(mgr, m, h) || mgr->n_actions >= LIMIT_MANAGER_ACTIONS)
+	if ((alive(mgr, h) && !MUTANT(fence_without_looking)) || mgr->now_ms < f->again_ms || hold_storm(mgr, m, h) || mgr->n_actions >= LIMIT_MANAGER_ACTIONS)
 		return;
 	f->running = true;
 	a = action_new(mgr, MANAGER_ACTION_FENCE, "a lost host must be proven dead before its domains move");
@@ -315,6 +320,16 @@ static void decide_headless(struct manager *mgr, const Gantry__Host *h)
 {
 	Gantry__Command *c;
 
+	struct pending *since = pending_of(mgr, "headless", h->name);
+
+	/* The group's news and the ring's come on two ways: a host that is lost looks so for a moment. */
+	if (since->state != h->incarnation || mgr->now_ms - since->again_ms > 2 * HEADLESS_MS) {
+		since->state = h->incarnation;
+		since->again_ms = mgr->now_ms;
+	}
+	if (mgr->now_ms - since->again_ms < HEADLESS_MS)
+		return;
+	since->again_ms = mgr->now_ms - HEADLESS_MS;
 	if (!h->agent_connected || !may_propose(mgr, "info", h->name, h->incarnation))
 		return;
 	propose_note(mgr, h, "clusterd-gone",
@@ -380,7 +395,7 @@ static void on_fenced(struct manager *mgr, const struct model *m, const char *ho
 	if (f->incarnation != h->incarnation)
 		return;
 	snprintf(f->text, sizeof(f->text), "%s", text ? text : "");
-	if (rc == 0) {
+	if (rc == 0 || MUTANT(failed_fence_counts)) {
 		f->proven = true;
 		return;
 	}
@@ -412,7 +427,7 @@ static void propose_abort(struct manager *mgr, const Gantry__Job *j, bool cancel
 
 static void decide_job(struct manager *mgr, const struct model *m, const Gantry__Job *j)
 {
-	const Gantry__Host *source = model_host(m, j->source), *destination = model_host(m, j->destination);
+	const Gantry__Host *source, *destination;
 	char reason[2 * LIMIT_NAME_CHARS];
 
 	if (j->kind != KIND(MIGRATE) || j->state != JOB(RUNNING) || j->committed)
@@ -421,6 +436,8 @@ static void decide_job(struct manager *mgr, const struct model *m, const Gantry_
 		propose_abort(mgr, j, true, "cancelled by the user");
 		return;
 	}
+	source = model_host(m, j->source);
+	destination = model_host(m, j->destination);
 	if (source && source->state == HOST(ONLINE) && destination && destination->state == HOST(ONLINE))
 		return;
 	if (!destination || destination->state != HOST(ONLINE))

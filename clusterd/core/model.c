@@ -45,6 +45,7 @@ int model_install(struct model *m, const uint8_t *data, size_t len, struct err *
 	}
 	model_free(m);
 	m->state = s;
+	m->touched = true;
 	return 0;
 }
 
@@ -331,17 +332,88 @@ static int dispatch(struct model_apply *a)
 	}
 }
 
+/* ---- whom does it concern? ------------------------------------------------ */
+
+static bool concerns_domain(const struct model_apply *a, const Gantry__Domain *d)
+{
+	const Gantry__Job *job = d ? model__domain_job(a->m, d) : NULL;
+
+	if (d && model__is(d->host, a->m->own_host))
+		return true;
+	return job && (model__is(job->source, a->m->own_host) || model__is(job->destination, a->m->own_host));
+}
+
+static bool concerns_task(const struct model_apply *a, uint64_t id)
+{
+	const Gantry__Job *job = model_job(a->m, id);
+
+	return job && (model__is(job->source, a->m->own_host) || model__is(job->destination, a->m->own_host));
+}
+
+/* Asked before and after the command is carried out: a domain that leaves concerns its old host, one that comes its new one. */
+static bool concerns_own_host(const struct model_apply *a)
+{
+	const Gantry__Command *c = a->cmd;
+
+	switch (c->body_case) {
+	case GANTRY__COMMAND__BODY_EVENT_NOTE:
+	case GANTRY__COMMAND__BODY_FENCE_SET:
+	case GANTRY__COMMAND__BODY_DOMAIN_WAIT:
+		return false;
+	case GANTRY__COMMAND__BODY_HOST_INFO:
+		return c->host_info->host && model__is(c->host_info->host->name, a->m->own_host);
+	case GANTRY__COMMAND__BODY_VOLUME_CREATE:
+		return c->volume_create->volume && model__is(c->volume_create->volume->host, a->m->own_host);
+	case GANTRY__COMMAND__BODY_VOLUME_REPORT:
+		return model__is(c->volume_report->host, a->m->own_host);
+	case GANTRY__COMMAND__BODY_DOMAIN_CREATE:
+		return false;
+	case GANTRY__COMMAND__BODY_DOMAIN_START:
+		return concerns_domain(a, model_domain(a->m, c->domain_start->domain));
+	case GANTRY__COMMAND__BODY_DOMAIN_PLACE:
+		return concerns_domain(a, model_domain(a->m, c->domain_place->uuid));
+	case GANTRY__COMMAND__BODY_DOMAIN_GOAL:
+		return concerns_domain(a, model_domain(a->m, c->domain_goal->domain));
+	case GANTRY__COMMAND__BODY_DOMAIN_REPORT:
+		return model__is(c->domain_report->host, a->m->own_host) || concerns_domain(a, model_domain(a->m, c->domain_report->uuid));
+	case GANTRY__COMMAND__BODY_MIGRATE_START:
+		return concerns_domain(a, model_domain(a->m, c->migrate_start->domain));
+	case GANTRY__COMMAND__BODY_JOB_STAGE:
+		return concerns_task(a, c->job_stage->job_id);
+	case GANTRY__COMMAND__BODY_MIGRATE_COMMIT:
+		return concerns_task(a, c->migrate_commit->job_id);
+	case GANTRY__COMMAND__BODY_MIGRATE_ABORT:
+		return concerns_task(a, c->migrate_abort->job_id);
+	case GANTRY__COMMAND__BODY_JOB_CANCEL:
+		return concerns_task(a, c->job_cancel->job_id);
+	case GANTRY__COMMAND__BODY_JOB_DONE:
+		return concerns_task(a, c->job_done->job_id);
+	default:
+		return true;
+	}
+}
+
 static int apply_checked(struct model_apply *a)
 {
 	const Gantry__Command *c = a->cmd;
 
-	if (c->epoch && c->epoch < a->epoch)
+	if (c->epoch && c->epoch < a->epoch && !MUTANT(stale_epoch_obeyed))
 		return model__refuse(a, STATUS(RETRY), "decided in epoch %llu, which is over: epoch %llu decides again",
 				     (unsigned long long)c->epoch, (unsigned long long)a->epoch);
 	if (!a->s->n_hosts && c->body_case != GANTRY__COMMAND__BODY_CLUSTER_INIT &&
 	    c->body_case != GANTRY__COMMAND__BODY_EPOCH_START)
 		return model__refuse(a, STATUS(NO_SUCH), "there is no cluster yet: make one with 'clusterctl cluster init'");
 	return dispatch(a);
+}
+
+static void apply_watched(struct model_apply *a)
+{
+	bool touched = a->m->own_host && !a->m->touched && concerns_own_host(a);
+	int rc = apply_checked(a);
+
+	/* A refusal leaves no trace. */
+	if (a->m->own_host && !rc && !a->m->touched)
+		a->m->touched = touched || concerns_own_host(a);
 }
 
 static const Gantry__CommandResult *request_find(const Gantry__ClusterModel *s, const Gantry__Command *c)
@@ -357,7 +429,7 @@ static void request_keep(Gantry__ClusterModel *s, const Gantry__Command *c, cons
 {
 	Gantry__RequestRecord *r;
 
-	if (model__empty(c->client))
+	if (model__empty(c->client) || MUTANT(retry_applied_twice) || (MUTANT(result_not_kept) && result->status != STATUS(OK)))
 		return;
 	r = PB_NEW(Gantry__RequestRecord, gantry__request_record__init);
 	pb_set_string(&r->client, c->client);
@@ -419,7 +491,7 @@ int model_apply(struct model *m, uint64_t index, uint64_t epoch, const uint8_t *
 		if (!cmd)
 			model__refuse(&a, STATUS(BAD_DATA), "a command of %zu bytes that cannot be read", len);
 		else
-			apply_checked(&a);
+			apply_watched(&a);
 		request_keep(m->state, a.cmd, a.result);
 		*ret = a.result;
 	}

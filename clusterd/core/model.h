@@ -14,7 +14,9 @@
 #define MODEL_FORMAT 1          /* of ClusterModel */
 #define MODEL_COMMAND_VERSION 1 /* of Command */
 
-struct model { Gantry__ClusterModel *state; };
+/* own_host may be NULL. Whoever sets it is told by `touched` that a command may have changed what concerns that host (its goals, what its
+ * agent's report asks for), and clears it; it is no part of the state. */
+struct model { Gantry__ClusterModel *state; const char *own_host; bool touched; };
 
 void model_init(struct model *m);
 void model_free(struct model *m);

@@ -280,7 +280,7 @@ static void host_died(struct model_apply *a, Gantry__Host *h, const char *proof)
 	for (size_t i = 0; i < a->s->n_jobs; i++)
 		if (a->s->jobs[i]->state == JOB(RUNNING) && a->s->jobs[i]->kind == KIND(MIGRATE))
 			model__job_host_died(a, a->s->jobs[i], h->name);
-	for (size_t i = 0; i < a->s->n_domains; i++)
+	for (size_t i = MUTANT(failover_forgets_domain); i < a->s->n_domains; i++)
 		if (model__is(a->s->domains[i]->host, h->name))
 			model__domain_host_died(a, a->s->domains[i], why);
 	host_volumes_died(a, h->name);

@@ -16,6 +16,7 @@
 
 #include "clusterd/core/model.h"
 #include "lib/limits.h"
+#include "lib/mutant.h"
 #include "proto/pb.h"
 
 /* The generated names are long: these stand for them in the core. */

@@ -236,7 +236,7 @@ static int commit_check(struct model_apply *a, const Gantry__CmdMigrateCommit *c
 	if (d->state != DOM(RUNNING) && d->state != DOM(PAUSED))
 		return model__refuse(a, STATUS(RETRY), "task %llu: the domain is %s on %s", id, model__domain_word(d->state), d->host);
 	/* The source still has the whole guest: to give it to a host that may be fenced next would throw it away. */
-	if (!destination || destination->state != HOST(ONLINE))
+	if ((!destination || destination->state != HOST(ONLINE)) && !MUTANT(commit_to_lost_host))
 		return model__refuse(a, STATUS(RETRY), "task %llu: %s is %s", id, job->destination,
 				     destination ? model__host_word(destination->state) : "gone");
 	return 0;
@@ -274,7 +274,7 @@ int model__migrate_abort(struct model_apply *a, const Gantry__CmdMigrateAbort *c
 
 	if (rc)
 		return rc;
-	if (job->committed)
+	if (job->committed && !MUTANT(abort_after_commit))
 		return model__refuse(a, STATUS(CONSTRAINT), "task %llu is committed: it can only be finished now", (unsigned long long)job->id);
 	model__event(a, c->cancelled ? INFO : ERROR, "domain", job->domain_name, c->cancelled ? "migration-cancelled" : "migration-failed",
 		     "task %llu, %s to %s: %s", (unsigned long long)job->id, job->source, job->destination, *c->reason ? c->reason : "no reason was given");

@@ -45,7 +45,7 @@ void model__domain_leave(struct model_apply *a, Gantry__Domain *d, Gantry__Domai
 {
 	assert(*d->host);
 	pb_set_string(&d->previous_host, d->host);
-	pb_set_string(&d->previous_proof, proof);
+	pb_set_string(&d->previous_proof, MUTANT(lease_without_proof) ? "" : proof);
 	model__domain_move(a, d, to, "", d->generation, reason);
 }
 

@@ -225,7 +225,7 @@ static void act_multicast(struct node *n, const struct clog_action *a)
 {
 	struct node_action send = {.type = NODE_ACTION_SEND};
 
-	if (n->stopped || (n->forgetful && is_statement(a)))
+	if (n->stopped || (n->forgetful && is_statement(a) && !MUTANT(forgetful_speaks)))
 		return;
 	send.u.send.data = a->u.multicast.data;
 	send.u.send.len = a->u.multicast.len;
@@ -563,6 +563,7 @@ struct node *node_new(const struct node_options *options)
 	n->tail = &n->head;
 	n->lead.cold = true;
 	model_init(&n->model);
+	n->model.own_host = n->host;
 	return n;
 }
 

@@ -151,7 +151,7 @@ static void send_goals(struct node *n)
 	Gantry__AgentGoals *goals;
 	struct buf packed = {0};
 
-	if (!a->connected || !node_is_current(n) || !model_host(&n->model, n->host))
+	if (!a->connected || (!node_is_current(n) && !MUTANT(old_goals_obeyed)) || !model_host(&n->model, n->host))
 		return;
 	goals = model_goals(&n->model, n->host, 0, 0);
 	pb_pack(goals, &packed);
@@ -181,14 +181,19 @@ static void send_quorum(struct node *n)
 	node__act(n, &action);
 }
 
+/* Most commands concern other hosts. */
 void node__agent_model(struct node *n)
 {
+	if (!n->model.touched || !node_is_current(n))
+		return;
+	n->model.touched = false;
 	send_goals(n);
 	evaluate(n);
 }
 
 void node__agent_membership(struct node *n)
 {
+	n->model.touched = true;
 	send_quorum(n);
 	node__agent_model(n);
 }

@@ -11,6 +11,7 @@
 #include "clusterd/core/manager.h"
 #include "clusterd/core/node.h"
 #include "lib/limits.h"
+#include "lib/mutant.h"
 #include "proto/pb.h"
 
 /* An event of the log with all that it points to, while another one is being done. */

@@ -149,7 +149,7 @@ static bool review(struct node *n)
 
 	node_log_status(n, &st);
 	note_current(n, &st);
-	leads = node_is_current(n) && st.leader == n->node_id;
+	leads = node_is_current(n) && (st.leader == n->node_id || MUTANT(two_leaders_decide));
 	if (l->manager && (!leads || l->epoch != st.epoch))
 		step_down(n);
 	if (!leads)

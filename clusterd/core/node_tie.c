@@ -39,6 +39,8 @@ static bool is_tie(const struct clog_status *st)
 
 	for (size_t i = 0; i < st->n_voters; i++)
 		here += node__listed(st->members, st->n_members, st->voters[i]);
+	if (MUTANT(fence_storm))
+		return st->phase == CLOG_IDLE && here;
 	return st->phase == CLOG_IDLE && st->n_voters >= 2 && st->n_voters <= TIE_VOTERS_MAX && 2 * here == st->n_voters;
 }
 
@@ -56,7 +58,9 @@ static bool may_seek(const struct node *n, const struct clog_status *st)
 	const struct node_tie *t = &n->tie;
 	bool first = true;
 
-	if (!t->was_normal)
+	if (MUTANT(fence_storm))
+		return t->was_normal;
+	if (!t->was_normal && !MUTANT(alone_after_restart))
 		return false;
 	if (t->corosync.device_configured)
 		return t->corosync.known && t->corosync.quorate && t->corosync.device_votes;

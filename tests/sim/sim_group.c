@@ -1,179 +1,498 @@
 /* Extended virtual synchrony as corosync was seen to do it: one total order a configuration; after a cable is cut, and
- * before the token is missed, a part may still deliver its own messages to itself; what was queued in a frozen or cut
- * host is delivered to everyone in the next configuration. */
+ * before the token is missed, a part may still deliver its own messages to itself (and two parts in different orders, which is worse
+ * than corosync); what was queued in a frozen or cut host is delivered to everyone in the next configuration; a host that
+ * thaws sees itself alone for a moment and never that the quorum was lost. A cable that is cut in one direction is a link that is down;
+ * where the links that are left do not fall into islands, corosync's rings change again and again. */
 #include "tests/sim/sim.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static void item_free(struct sim_item *item)
+#include "lib/buf.h"
+
+#define BATCH 32             /* messages of one visit of the token */
+#define TOKEN_US 1000000     /* a link that is down for less is not noticed */
+#define NOTICE_US 1500000    /* and at the most so much later it is */
+#define UNSTABLE_US 3000000  /* rings over links that do not fall into islands change about so often */
+
+struct msg {
+	unsigned refs;
+	uint32_t sender;
+	size_t len;
+	uint8_t data[];
+};
+
+struct config {
+	unsigned refs;
+	uint64_t id;
+	uint32_t members[SIM_HOSTS_MAX];
+	size_t n;
+	bool broken;                /* a part delivered what the others did not: a new one must follow */
+};
+
+struct item {
+	struct msg *msg;            /* or a view: */
+	struct config *view;
+};
+
+struct items {
+	struct item *list;
+	size_t first, n, cap;
+};
+
+struct sim_port {
+	bool up, joined;            /* corosync runs; clusterd is in the group */
+	struct config *config;      /* the newest that this corosync is in */
+	uint64_t ring;              /* which ring: equal for all of one */
+	struct items in, out;
+	bool in_busy, out_busy;
+};
+
+struct sim_group {
+	bool cut[SIM_HOSTS_MAX + 1][SIM_HOSTS_MAX + 1];   /* from, to */
+	uint64_t notice[SIM_HOSTS_MAX + 1][SIM_HOSTS_MAX + 1];   /* when corosync will know that this link is down; 0: it is up */
+	uint64_t waits_until;
+	uint64_t next_config, next_ring;
+	unsigned ring_size[SIM_HOSTS_MAX + 1];            /* what each host was told last */
+	uint32_t rings[SIM_HOSTS_MAX + 1][SIM_HOSTS_MAX];
+};
+
+/* ---- queues ---------------------------------------------------------------------- */
+
+static void msg_unref(struct msg *m)
 {
-	free(item->data);
-	free(item);
+	if (m && !--m->refs)
+		free(m);
 }
 
-void group_clear(struct sim_host *h, bool out_too)
+static void config_unref(struct config *c)
 {
-	while (h->in) {
-		struct sim_item *item = h->in;
+	if (c && !--c->refs)
+		free(c);
+}
 
-		h->in = item->next;
-		item_free(item);
+static void items_push(struct items *q, struct item item)
+{
+	if (q->n == q->cap) {
+		size_t cap = q->cap ? 2 * q->cap : 32;
+		struct item *list = mem_alloc(cap * sizeof(*list));
+
+		for (size_t i = 0; i < q->n; i++)
+			list[i] = q->list[(q->first + i) % q->cap];
+		free(q->list);
+		q->list = list;
+		q->cap = cap;
+		q->first = 0;
 	}
-	h->in_end = &h->in;
-	h->in_busy = false;
-	if (!out_too)
-		return;
-	while (h->out) {
-		struct sim_item *item = h->out;
+	q->list[(q->first + q->n++) % q->cap] = item;
+}
 
-		h->out = item->next;
-		item_free(item);
+static struct item items_pop(struct items *q)
+{
+	struct item item = q->list[q->first];
+
+	q->first = (q->first + 1) % q->cap;
+	q->n--;
+	return item;
+}
+
+static void items_clear(struct items *q)
+{
+	while (q->n) {
+		struct item item = items_pop(q);
+
+		msg_unref(item.msg);
+		config_unref(item.view);
 	}
-	h->out_end = &h->out;
-	h->out_busy = false;
 }
 
-static bool connected(const struct sim *s, const struct sim_host *a, const struct sim_host *b)
+static void set_config(struct sim_port *p, struct config *c)
 {
-	return b->state == HOST_UP && s->part[a->id] == s->part[b->id];
+	if (c)
+		c->refs++;
+	config_unref(p->config);
+	p->config = c;
 }
 
-static void process(struct sim *s, struct sim_host *h, uint64_t life, uint64_t arg, void *p)
-{
-	struct sim_item *item = h->in;
+/* ---- cables -------------------------------------------------------------------------- */
 
-	if (life != h->life)
-		return;
-	h->in_busy = false;
-	if (!item || h->state != HOST_UP || h->hung)
-		return;
-	h->in = item->next;
-	if (!h->in)
-		h->in_end = &h->in;
-	host_deliver(s, h, item);
-	item_free(item);
+static bool runs(const struct sim_host *h)
+{
+	return h->powered && !h->frozen;
+}
+
+bool net_reaches(const struct sim *s, const struct sim_host *from, const struct sim_host *to)
+{
+	return runs(from) && runs(to) && !s->group->cut[from->id][to->id];
+}
+
+bool net_reaches_store(const struct sim *s, const struct sim_host *h)
+{
+	return runs(h) && !h->store_cut;
+}
+
+/* knet's link: both directions are needed. */
+static bool linked(const struct sim *s, const struct sim_host *a, const struct sim_host *b)
+{
+	return a == b ? runs(a) : net_reaches(s, a, b) && net_reaches(s, b, a);
+}
+
+void group_cut(struct sim *s, const struct sim_host *from, const struct sim_host *to, bool cut)
+{
+	s->group->cut[from->id][to->id] = cut;
+}
+
+void group_heal_cables(struct sim *s)
+{
+	memset(s->group->cut, 0, sizeof(s->group->cut));
+}
+
+bool group_is_connected(const struct sim_host *h)
+{
+	return h->port->up && h->port->joined && h->port->config;
+}
+
+bool group_same_ring(const struct sim_host *a, const struct sim_host *b)
+{
+	return a->port->up && b->port->up && a->port->ring == b->port->ring;
+}
+
+/* ---- delivery ---------------------------------------------------------------------------- */
+
+static void process(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+{
+	struct sim_port *port = h->port;
+
+	port->in_busy = false;
+	for (unsigned i = 0; i < BATCH && port->in.n && host_clusterd_answers(h); i++) {
+		struct item item = items_pop(&port->in);
+
+		if (item.view)
+			host_on_view(s, h, item.view->id, item.view->members, item.view->n);
+		else
+			host_on_message(s, h, item.msg->sender, item.msg->data, item.msg->len);
+		msg_unref(item.msg);
+		config_unref(item.view);
+	}
 	group_kick(s, h);
 }
 
-static void push_in(struct sim *s, struct sim_host *h, const struct sim_item *what)
+static void push_in(struct sim *s, struct sim_host *h, struct item item)
 {
-	struct sim_item *item = mem_dup(what, sizeof(*what));
-
-	item->next = NULL;
-	item->data = what->len ? mem_dup(what->data, what->len) : NULL;
-	*h->in_end = item;
-	h->in_end = &item->next;
+	if (item.msg)
+		item.msg->refs++;
+	if (item.view)
+		item.view->refs++;
+	items_push(&h->port->in, item);
 	group_kick(s, h);
 }
 
 /* Does the configuration of this host still match the cables? */
 static bool intact(const struct sim *s, const struct sim_host *h)
 {
-	for (size_t i = 0; i < h->config->n; i++)
-		if (!connected(s, h, &s->host[h->config->members[i]]))
+	const struct config *c = h->port->config;
+
+	for (size_t i = 0; i < c->n; i++) {
+		const struct sim_host *to = &s->host[c->members[i]];
+
+		if (!linked(s, h, to) || to->port->config != c)
 			return false;
+	}
 	return true;
 }
 
-static void order(struct sim *s, struct sim_host *h, uint64_t life, uint64_t arg, void *p)
+static void order(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 {
-	struct sim_item *item = h->out;
+	struct sim_port *port = h->port;
+	bool whole;
 
-	if (life != h->life)
+	port->out_busy = false;
+	if (!port->out.n || !port->up || !port->config || !runs(h))
 		return;
-	h->out_busy = false;
-	if (!item || h->state != HOST_UP || !h->config)
-		return;
+	whole = intact(s, h);
 	/* The cable is cut and nobody knows: the token is lost, or the last turn still delivers to those it reaches. */
-	if (!intact(s, h) && sim_chance(s, 0.7))
+	if (!whole && sim_chance(s, 0.7))
 		return;
-	h->out = item->next;
-	if (!h->out)
-		h->out_end = &h->out;
-	for (size_t i = 0; i < h->config->n; i++) {
-		struct sim_host *to = &s->host[h->config->members[i]];
+	for (unsigned i = 0; i < BATCH && port->out.n; i++) {
+		struct item item = items_pop(&port->out);
 
-		if (connected(s, h, to) && to->config == h->config)
-			push_in(s, to, item);
-		else
-			h->config->broken = true;
+		for (size_t k = 0; k < port->config->n; k++) {
+			struct sim_host *to = &s->host[port->config->members[k]];
+
+			if (whole || (linked(s, h, to) && to->port->config == port->config))
+				push_in(s, to, item);
+		}
+		port->config->broken = port->config->broken || !whole;
+		msg_unref(item.msg);
 	}
-	item_free(item);
 	group_kick(s, h);
 }
 
 void group_kick(struct sim *s, struct sim_host *h)
 {
-	if (h->in && !h->in_busy && h->state == HOST_UP && !h->hung) {
-		h->in_busy = true;
-		sim_after(s, 5 + sim_random(s, 60), process, h, 0, NULL);
+	struct sim_port *port = h->port;
+
+	if (port->in.n && !port->in_busy && host_clusterd_answers(h)) {
+		port->in_busy = true;
+		sim_after(s, 20 + sim_random(s, 150), h, LIFE_CLUSTERD, process, 0, NULL, NULL);
 	}
-	if (h->out && !h->out_busy && h->state == HOST_UP) {
-		h->out_busy = true;
-		sim_after(s, 20 + sim_random(s, 300), order, h, 0, NULL);
+	if (port->out.n && !port->out_busy && port->up && port->config) {
+		port->out_busy = true;
+		sim_after(s, 60 + sim_random(s, 250), h, LIFE_POWER, order, 0, NULL, NULL);
 	}
 }
 
 void group_send(struct sim *s, struct sim_host *h, const uint8_t *data, size_t len)
 {
-	struct sim_item *item = mem_alloc(sizeof(*item));
+	struct msg *m;
 
-	item->sender = h->id;
-	item->data = mem_dup(data, len);
-	item->len = len;
-	*h->out_end = item;
-	h->out_end = &item->next;
+	if (!h->port->up || !h->port->joined)
+		return;
+	m = mem_alloc(sizeof(*m) + len);
+	*m = (struct msg){.refs = 1, .sender = h->id, .len = len};
+	memcpy(m->data, data, len);
+	items_push(&h->port->out, (struct item){.msg = m});
 	group_kick(s, h);
 }
 
-static void give_view(struct sim *s, struct sim_host *h, struct sim_config *config)
-{
-	struct sim_item item = {.view = true, .view_id = config->id, .n_members = config->n};
+/* ---- membership ------------------------------------------------------------------------------ */
 
-	memcpy(item.members, config->members, sizeof(item.members));
-	h->config = config;
-	push_in(s, h, &item);
+static bool in_ring(const struct sim_host *h)
+{
+	return runs(h) && h->port->up;
 }
 
-static bool same_members(const struct sim_config *a, const struct sim_config *b)
+/* Islands of hosts that all reach each other; where the links are no islands, one of the ways to part them. */
+static unsigned part(struct sim *s, unsigned *island, bool *ret_unstable)
 {
-	return a && a->n == b->n && !memcmp(a->members, b->members, a->n * sizeof(*a->members));
+	unsigned order[SIM_HOSTS_MAX], n = 0, islands = 0;
+
+	for (unsigned i = 1; i <= s->o.hosts; i++)
+		if (in_ring(&s->host[i]))
+			order[n++] = i;
+	for (unsigned i = n; i > 1; i--) {
+		unsigned k = (unsigned)sim_random(s, i), t = order[i - 1];
+
+		order[i - 1] = order[k];
+		order[k] = t;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		struct sim_host *h = &s->host[order[i]];
+
+		for (unsigned c = 1; c <= islands && !island[h->id]; c++) {
+			bool fits = true, touches = false;
+
+			for (unsigned k = 0; k < i; k++) {
+				bool link = linked(s, h, &s->host[order[k]]);
+
+				if (island[order[k]] == c)
+					fits = fits && link;
+				touches = touches || (link && island[order[k]] == c);
+			}
+			if (fits)
+				island[h->id] = c;
+			else
+				*ret_unstable = *ret_unstable || touches;
+		}
+		if (!island[h->id])
+			island[h->id] = ++islands;
+	}
+	return islands;
 }
 
-static void reform(struct sim *s, struct sim_host *none, uint64_t life, uint64_t force, void *p)
+static void tell_ring(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 {
-	bool done[SIM_HOSTS_MAX + 1] = {0};
+	host_on_ring(s, h, s->group->rings[h->id], s->group->ring_size[h->id]);
+}
+
+static void new_ring(struct sim *s, const unsigned *island, unsigned which)
+{
+	uint32_t ids[SIM_HOSTS_MAX];
+	uint64_t ring = ++s->group->next_ring;
+	unsigned n = 0;
+
+	for (unsigned i = 1; i <= s->o.hosts; i++)
+		if (island[i] == which)
+			ids[n++] = i;
+	for (unsigned i = 0; i < n; i++) {
+		struct sim_host *h = &s->host[ids[i]];
+		bool same = s->group->ring_size[h->id] == n && !memcmp(s->group->rings[h->id], ids, n * sizeof(*ids));
+
+		h->port->ring = ring;
+		s->group->ring_size[h->id] = n;
+		memcpy(s->group->rings[h->id], ids, n * sizeof(*ids));
+		/* Another file descriptor: before or after the group's view. */
+		if (!same)
+			sim_after(s, sim_random(s, 6000), h, LIFE_CLUSTERD, tell_ring, 0, NULL, NULL);
+	}
+}
+
+/* One who slept through it sees itself alone first. */
+static void say_alone(struct sim *s, struct sim_host *h)
+{
+	struct config *alone = mem_alloc(sizeof(*alone));
+
+	*alone = (struct config){.refs = 1, .id = ++s->group->next_config, .members = {h->id}, .n = 1};
+	push_in(s, h, (struct item){.view = alone});
+	config_unref(alone);
+}
+
+static void new_config(struct sim *s, const uint32_t *members, size_t n)
+{
+	struct config *c = mem_alloc(sizeof(*c)), *first = s->host[members[0]].port->config;
+	bool same = first && first->n == n && !first->broken && !memcmp(first->members, members, n * sizeof(*members));
+
+	for (size_t i = 0; i < n; i++)
+		same = same && s->host[members[i]].port->config == first;
+	if (same) {
+		free(c);
+		return;
+	}
+	*c = (struct config){.refs = 1, .id = ++s->group->next_config, .n = n};
+	memcpy(c->members, members, n * sizeof(*members));
+	for (size_t i = 0; i < n; i++) {
+		struct sim_host *h = &s->host[members[i]];
+
+		if (h->port->config && n > 1 && sim_chance(s, 0.1))
+			say_alone(s, h);
+		set_config(h->port, c);
+		push_in(s, h, (struct item){.view = c});
+	}
+	if (s->o.trace) {
+		struct buf text = {0};
+
+		for (size_t i = 0; i < n; i++)
+			buf_printf(&text, " %u", members[i]);
+		sim_say(s, "corosync: configuration %lu is%s", c->id, buf_str(&text));
+		buf_free(&text);
+	}
+	for (size_t i = 0; i < n; i++)
+		group_kick(s, &s->host[members[i]]);
+	config_unref(c);
+}
+
+/* The token is lost before corosync knows why: until then no configuration changes. 0: nothing is waited for. */
+static uint64_t not_noticed_until(struct sim *s)
+{
+	uint64_t until = 0;
 
 	for (unsigned i = 1; i <= s->o.hosts; i++) {
-		struct sim_host *h = &s->host[i];
-		struct sim_config *config;
-		bool changed = false;
+		for (unsigned k = 1; k < i; k++) {
+			struct sim_host *a = &s->host[i], *b = &s->host[k];
+			uint64_t *notice = &s->group->notice[i][k];
 
-		if (done[i] || h->state != HOST_UP)
-			continue;
-		config = mem_alloc(sizeof(*config));   /* kept until the end of the run: events may name it */
-		config->id = ++s->next_config;
-		for (unsigned k = i; k <= s->o.hosts; k++)
-			if (connected(s, h, &s->host[k])) {
-				config->members[config->n++] = k;
-				done[k] = true;
-			}
-		for (size_t k = 0; k < config->n; k++) {
-			struct sim_host *m = &s->host[config->members[k]];
-
-			changed |= !same_members(m->config, config) || m->config != h->config || m->config->broken;
+			if (linked(s, a, b) && a->port->up && b->port->up)
+				*notice = 0;
+			else if (!*notice)
+				*notice = s->now_us + TOKEN_US + sim_random(s, NOTICE_US);
+			if (*notice > s->now_us && *notice > until && a->port->ring && a->port->ring == b->port->ring)
+				until = *notice;
 		}
-		sim_after(s, UINT32_MAX * 4096ull, NULL, NULL, 0, config);
-		if (!changed)
-			continue;
-		sim_trace(s, "group: configuration %lu of %zu hosts, first %u", config->id, config->n, config->members[0]);
-		for (size_t k = 0; k < config->n; k++)
-			give_view(s, &s->host[config->members[k]], config);
 	}
+	return until;
+}
+
+static void reconfigure(struct sim *s, struct sim_host *none, uint64_t arg, void *p)
+{
+	unsigned island[SIM_HOSTS_MAX + 1] = {0}, islands;
+	uint64_t until = not_noticed_until(s);
+	bool unstable = false;
+
+	if (until) {
+		if (until != s->group->waits_until)
+			sim_after(s, until - s->now_us, NULL, LIFE_POWER, reconfigure, 0, NULL, NULL);
+		s->group->waits_until = until;
+		return;
+	}
+	islands = part(s, island, &unstable);
+	for (unsigned c = 1; c <= islands; c++) {
+		uint32_t members[SIM_HOSTS_MAX];
+		size_t n = 0;
+
+		new_ring(s, island, c);
+		for (unsigned i = 1; i <= s->o.hosts; i++)
+			if (island[i] == c && s->host[i].port->joined)
+				members[n++] = i;
+		if (n)
+			new_config(s, members, n);
+	}
+	if (unstable)
+		group_changed(s, UNSTABLE_US / 2 + sim_random(s, UNSTABLE_US));
 }
 
 void group_changed(struct sim *s, uint64_t detect_us)
 {
-	sim_after(s, detect_us, reform, NULL, 0, NULL);
+	not_noticed_until(s);
+	sim_after(s, detect_us, NULL, LIFE_POWER, reconfigure, 0, NULL, NULL);
+}
+
+/* ---- processes ---------------------------------------------------------------------------------- */
+
+void group_corosync(struct sim *s, struct sim_host *h, bool up)
+{
+	struct sim_port *p = h->port;
+
+	/* One that comes back so soon that the others have not missed it is a new one all the same. */
+	if (up)
+		p->ring = 0;
+	p->up = up;
+	p->in_busy = p->out_busy = false;
+	items_clear(&p->out);
+	if (up)
+		return;
+	items_clear(&p->in);
+	set_config(p, NULL);
+	p->joined = false;
+	s->group->ring_size[h->id] = 0;
+}
+
+void group_join(struct sim *s, struct sim_host *h)
+{
+	if (!h->port->up || h->port->joined)
+		return;
+	h->port->joined = true;
+	h->port->in_busy = h->port->out_busy = false;
+	/* Who has just come asks who is in the ring. */
+	if (s->group->ring_size[h->id])
+		sim_after(s, 1000, h, LIFE_CLUSTERD, tell_ring, 0, NULL, NULL);
+	group_changed(s, 2000 + sim_random(s, 20000));
+}
+
+void group_leave(struct sim *s, struct sim_host *h)
+{
+	struct sim_port *p = h->port;
+
+	if (!p->joined)
+		return;
+	p->joined = false;
+	p->in_busy = false;
+	items_clear(&p->in);
+	items_clear(&p->out);
+	set_config(p, NULL);
+	group_changed(s, 2000 + sim_random(s, 25000));
+}
+
+void group_port_new(struct sim_host *h)
+{
+	h->port = mem_alloc(sizeof(*h->port));
+}
+
+void group_new(struct sim *s)
+{
+	s->group = mem_alloc(sizeof(*s->group));
+}
+
+void group_free(struct sim *s)
+{
+	for (unsigned i = 1; i <= s->o.hosts; i++) {
+		struct sim_port *p = s->host[i].port;
+
+		items_clear(&p->in);
+		items_clear(&p->out);
+		set_config(p, NULL);
+		free(p->in.list);
+		free(p->out.list);
+		free(p);
+	}
+	free(s->group);
 }

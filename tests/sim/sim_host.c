@@ -1,394 +1,435 @@
-/* One simulated host: what stands behind the log's actions (disk, model, clients). The log is the shipped code. */
+/* A host and its clusterd: what corosync, the disk, the agent and the clock say goes into the shipped member
+ * (clusterd/core/node.h), what that wants done is done here. This file stands where clusterd/daemon stands. */
 #include "tests/sim/sim.h"
 
-#include <assert.h>
-#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "clusterd/core/node.h"
+#include "lib/buf.h"
+#include "lib/cleanup.h"
 #include "proto/pb.h"
 
-#define KEPT 40            /* entries behind a snapshot: few, so that snapshots are needed */
-#define COMPACT_EVERY 50
+#define TICK_US 100000            /* of a clusterd */
+#define BOOT_US 3000000
+#define AGENT_RETRY_US 500000     /* clusterd looks for its agent so often */
+#define OPERATOR_US 20000000      /* a clusterd that stepped out is started again by somebody, about so much later */
+#define SNAPSHOT_EVERY 300
+#define AUDIT_EVERY 100
 
-/* A command is 13 bytes: kind, number, argument. 'I' and 'A' add the host `arg` to the voters, 'R' removes it. */
-struct command { char kind; uint64_t number; uint32_t arg; } __attribute__((packed));
-
-struct snapshot { uint64_t applied, chain; };
-
-static bool voters_of(const uint8_t *data, size_t len, const uint32_t *old, size_t n_old, uint32_t **ret, size_t *ret_n)
-{
-	const struct command *c = (const void *)data;
-	uint32_t *now;
-	size_t n = 0;
-
-	if (len != sizeof(*c) || (c->kind != 'I' && c->kind != 'A' && c->kind != 'R'))
-		return false;
-	now = mem_alloc((n_old + 1) * sizeof(*now));
-	for (size_t i = 0; i < n_old; i++)
-		if (old[i] != c->arg)
-			now[n++] = old[i];
-	if (c->kind != 'R')
-		now[n++] = c->arg;
-	*ret = now;
-	*ret_n = n;
-	return true;
-}
-
-static uint64_t mix(uint64_t chain, const uint8_t *data, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		chain = (chain ^ data[i]) * 1099511628211ull;
-	return chain;
-}
-
-/* ---- the disk */
-
-struct write {
-	uint64_t serial;
-	struct clog_disk_batch b;
+struct sim_member {
+	struct node *node;        /* NULL: the process does not run */
+	struct sim_disk *disk;
+	bool hung, stopped, was_member, agent_linked;
 };
 
-static void write_free(struct write *w)
+static void step(struct sim *s, struct sim_host *h, struct node_event *e)
 {
-	for (size_t i = 0; i < w->b.n_entries; i++)
-		gantry__log_entry__free_unpacked(w->b.entries[i], NULL);
-	free((void *)w->b.entries);
-	free((void *)w->b.snapshot);
-	free((void *)w->b.snapshot_voters);
-	free(w);
+	if (!h->member->node)
+		return;
+	e->now_ms = sim_clock_ms(s, h);
+	e->wall_ms = sim_wall_ms(s, h);
+	node_step(h->member->node, e);
 }
 
-static struct write *write_copy(const struct clog_disk_batch *b)
+struct node *host_node(const struct sim_host *h)
 {
-	struct write *w = mem_alloc(sizeof(*w));
-	Gantry__LogEntry **entries = mem_alloc((b->n_entries + 1) * sizeof(*entries));
-
-	w->b = *b;
-	for (size_t i = 0; i < b->n_entries; i++)
-		entries[i] = pb_clone(b->entries[i]);
-	w->b.entries = entries;
-	w->b.snapshot = b->snapshot ? mem_dup(b->snapshot, b->snapshot_len) : NULL;
-	w->b.snapshot_voters =
-		b->n_snapshot_voters ? mem_dup(b->snapshot_voters, b->n_snapshot_voters * sizeof(uint32_t)) : NULL;
-	return w;
+	return h->member->node;
 }
 
-static void disk_cut(struct sim_disk *d, uint64_t from)
+struct sim_disk *host_disk(const struct sim_host *h)
 {
-	while (d->n_entries && d->entries[d->n_entries - 1]->index >= from)
-		gantry__log_entry__free_unpacked(d->entries[--d->n_entries], NULL);
+	return h->member->disk;
 }
 
-static void disk_apply(struct sim_disk *d, struct clog_disk_batch *b)
+bool host_clusterd_answers(const struct sim_host *h)
 {
-	d->promised = b->promised_epoch;
-	d->commit = b->commit_index;
-	if (b->replace_all)
-		disk_cut(d, 0);
-	else if (b->truncate_from)
-		disk_cut(d, b->truncate_from);
-	if (b->snapshot) {
-		buf_free(&d->snapshot);
-		buf_append(&d->snapshot, b->snapshot, b->snapshot_len);
-		d->snapshot_index = b->snapshot_index;
-		d->snapshot_epoch = b->snapshot_epoch;
-		free(d->voters);
-		d->voters = (uint32_t *)b->snapshot_voters;
-		d->n_voters = b->n_snapshot_voters;
-		b->snapshot_voters = NULL;
-	}
-	d->entries = mem_realloc(d->entries, (d->n_entries + b->n_entries + 1) * sizeof(*d->entries));
-	for (size_t i = 0; i < b->n_entries; i++)
-		d->entries[d->n_entries++] = b->entries[i];
-	b->n_entries = 0;
+	return h->powered && !h->frozen && h->member->node && !h->member->hung;
 }
 
-static void run(struct sim *s, struct sim_host *h, const struct clog_event *event);
+/* ---- what the member wants done ----------------------------------------------------- */
 
-/* A frozen host's disk does its work; the host hears of it when it goes on. */
-void host_disk_answers(struct sim *s, struct sim_host *h)
+static void operator_restarts(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 {
-	while (h->n_done && h->state == HOST_UP && !h->hung) {
-		struct clog_event e = {.type = CLOG_EVENT_DISK_DONE, .now_ms = s->now_us / 1000};
+	sim_trace(s, "%s: somebody starts clusterd again", h->name);
+	host_clusterd_stop(s, h);
+	disk_set_mood(h->member->disk, DISK_WORKS);
+	host_clusterd_start(s, h);
+}
 
-		e.u.disk_done.serial = h->done[0];
-		memmove(h->done, h->done + 1, --h->n_done * sizeof(*h->done));
-		run(s, h, &e);
+static void stepped_out(struct sim *s, struct sim_host *h, const char *why)
+{
+	sim_trace(s, "%s: steps out: %s", h->name, why);
+	h->member->stopped = true;
+	host_ailing(s, h);
+	/* Not from within the step. */
+	sim_after(s, OPERATOR_US / 2 + sim_random(s, OPERATOR_US), h, LIFE_CLUSTERD, operator_restarts, 0, NULL, NULL);
+}
+
+static void leave(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+{
+	group_leave(s, h);
+	if (h->member->agent_linked) {
+		h->member->agent_linked = false;
+		agent_connected(s, h, false);
 	}
 }
 
-static void disk_done(struct sim *s, struct sim_host *h, uint64_t life, uint64_t arg, void *p)
+static void act(void *data, const struct node_action *a)
 {
-	struct write *w = p;
-
-	if (life == h->life && h->state != HOST_OFF) {
-		disk_apply(&h->disk, &w->b);
-		h->done = mem_realloc(h->done, (h->n_done + 1) * sizeof(*h->done));
-		h->done[h->n_done++] = w->serial;
-		host_disk_answers(s, h);
-	}
-	write_free(w);
-}
-
-static void disk_write(struct sim *s, struct sim_host *h, const struct clog_disk_batch *b)
-{
-	struct write *w = write_copy(b);
-	uint64_t takes = h->slow_disk ? sim_random(s, 900000) : 30 + sim_random(s, 400);
-
-	w->serial = b->serial;
-	if (h->disk_free_at < s->now_us)
-		h->disk_free_at = s->now_us;
-	h->disk_free_at += takes;
-	sim_after(s, h->disk_free_at - s->now_us, disk_done, h, 0, w);
-}
-
-/* ---- the model and its checkers */
-
-static void check_entry(struct sim *s, struct sim_host *h, uint64_t index, uint64_t epoch)
-{
-	if (index >= s->n_truth) {
-		s->truth = mem_realloc(s->truth, (index + 1024) * sizeof(*s->truth));
-		memset(s->truth + s->n_truth, 0, (index + 1024 - s->n_truth) * sizeof(*s->truth));
-		s->n_truth = index + 1024;
-	}
-	if (!s->truth[index].chain) {
-		s->truth[index].chain = h->chain;
-		s->truth[index].epoch = epoch;
-		s->r->commits++;
-	} else if (s->truth[index].chain != h->chain) {
-		sim_violation(s, "agreement: host %u applied another command at %lu than a host before it", h->id, index);
-	}
-}
-
-static void committed(struct sim *s, struct sim_host *h, const struct clog_action *a)
-{
-	if (a->u.commit.index != h->applied + 1)
-		sim_violation(s, "order: host %u applies %lu after %lu", h->id, a->u.commit.index, h->applied);
-	h->applied = a->u.commit.index;
-	h->chain = mix(h->chain ^ a->u.commit.epoch, a->u.commit.command, a->u.commit.len);
-	check_entry(s, h, h->applied, a->u.commit.epoch);
-	if (a->u.commit.own && h->applied > s->acked_index)
-		s->acked_index = h->applied;
-}
-
-static void install(struct sim *s, struct sim_host *h, const struct clog_action *a)
-{
-	struct snapshot snap;
-
-	assert(a->u.install.len == sizeof(snap));
-	memcpy(&snap, a->u.install.data, sizeof(snap));
-	if (snap.applied != a->u.install.index)
-		sim_violation(s, "snapshot: of %lu, said to be of %lu", snap.applied, a->u.install.index);
-	if (snap.applied < h->applied)
-		sim_violation(s, "snapshot: host %u goes back from %lu to %lu", h->id, h->applied, snap.applied);
-	h->applied = h->compacted = snap.applied;
-	h->chain = snap.chain;
-	check_entry(s, h, h->applied, a->u.install.epoch);
-	s->r->snapshots++;
-}
-
-static void compact(struct sim *s, struct sim_host *h)
-{
-	struct clog_event e = {.type = CLOG_EVENT_COMPACT, .now_ms = s->now_us / 1000, .u.compact.index = h->applied};
-	struct snapshot snap = {h->applied, h->chain};
-	struct sim_disk *d = &h->disk;
-	uint32_t *voters = d->n_voters ? mem_dup(d->voters, d->n_voters * sizeof(*voters)) : NULL;
-	size_t n = d->n_voters, drop = 0;
-
-	/* Only what is on the disk can be left to the snapshot. */
-	if (!d->n_entries || d->entries[d->n_entries - 1]->index < h->applied)
-		return free(voters);
-	for (size_t i = 0; i < d->n_entries && d->entries[i]->index <= h->applied; i++) {
-		uint32_t *now;
-		const Gantry__LogEntry *entry = d->entries[i];
-
-		if (entry->index > d->snapshot_index && voters_of(entry->command.data, entry->command.len, voters, n, &now, &n)) {
-			free(voters);
-			voters = now;
-		}
-		if (entry->index == h->applied)
-			d->snapshot_epoch = entry->epoch;
-	}
-	d->snapshot_index = h->applied;
-	buf_free(&d->snapshot);
-	buf_append(&d->snapshot, &snap, sizeof(snap));
-	free(d->voters);
-	d->voters = voters;
-	d->n_voters = n;
-	while (drop < d->n_entries && d->entries[drop]->index + KEPT <= h->applied)
-		gantry__log_entry__free_unpacked(d->entries[drop++], NULL);
-	memmove(d->entries, d->entries + drop, (d->n_entries - drop) * sizeof(*d->entries));
-	d->n_entries -= drop;
-	h->compacted = h->applied;
-	run(s, h, &e);
-}
-
-static void act(struct sim *s, struct sim_host *h, const struct clog_action *a, bool *ret_snapshot)
-{
-	struct clog_status st;
+	struct sim_host *h = data;
+	struct sim *s = h->sim;
 
 	switch (a->type) {
-	case CLOG_ACTION_MULTICAST:
-		group_send(s, h, a->u.multicast.data, a->u.multicast.len);
+	case NODE_ACTION_SEND:
+		group_send(s, h, a->u.send.data, a->u.send.len);
 		break;
-	case CLOG_ACTION_DISK:
-		disk_write(s, h, a->u.disk);
+	case NODE_ACTION_DISK:
+		disk_write(s, h, h->member->disk, a->u.disk);
 		break;
-	case CLOG_ACTION_COMMIT:
-		committed(s, h, a);
+	case NODE_ACTION_SNAPSHOT:
+		disk_snapshot(s, h, h->member->disk, a->u.snapshot.index, a->u.snapshot.epoch, a->u.snapshot.data, a->u.snapshot.len,
+			      a->u.snapshot.voters, a->u.snapshot.n_voters);
 		break;
-	case CLOG_ACTION_DROPPED:
-		s->r->unknown += a->u.dropped.rc == -EAGAIN;
+	case NODE_ACTION_REMEMBER:
+		disk_remember(s, h, h->member->disk);
 		break;
-	case CLOG_ACTION_NEED_SNAPSHOT:
-		*ret_snapshot = true;
+	case NODE_ACTION_FENCE:
+		fence_run(s, h, a->u.fence.host->name);
 		break;
-	case CLOG_ACTION_INSTALL:
-		install(s, h, a);
+	case NODE_ACTION_FENCE_CANCEL:
+		fence_cancel_all(s, h);
 		break;
-	case CLOG_ACTION_PHASE:
-		clog_get_status(h->clog, &st);
-		if (st.phase == CLOG_NORMAL && st.leader == h->id)
-			s->r->epochs++;
-		sim_trace(s, "host %u: %s, epoch %lu leader %u log %lu.%lu commit %lu (%s)", h->id, st.text, st.epoch, st.leader,
-			  st.last_epoch, st.last_index, st.commit_index, a->reason);
-		if (st.phase == CLOG_FAULTY)
-			sim_violation(s, "host %u is faulty: %s", h->id, st.text);
+	case NODE_ACTION_GOALS:
+		agent_take_goals(s, h, a->u.goals);
 		break;
-	case CLOG_ACTION_SOFT:
+	case NODE_ACTION_QUORUM:
+		agent_take_quorum(s, h, a->u.quorum.quorate, a->u.quorum.epoch);
+		break;
+	case NODE_ACTION_APPLIED:
+		check_applied(s, h, a);
+		break;
+	case NODE_ACTION_STOPPED:
+		stepped_out(s, h, a->u.stopped.why);
+		sim_after(s, 0, h, LIFE_CLUSTERD, leave, 0, NULL, NULL);
+		break;
+	case NODE_ACTION_NOTE:
+		if (a->u.note.level != NODE_DEBUG)
+			sim_trace(s, "%s: %s", h->name, a->u.note.text);
+		break;
+	case NODE_ACTION_SOFT:
+	case NODE_ACTION_CHANGED:
 		break;
 	}
 }
 
-static void run(struct sim *s, struct sim_host *h, const struct clog_event *event)
-{
-	const struct clog_action *actions;
-	bool snapshot = false;
-	size_t n;
+/* ---- what corosync, the disk and fences say -------------------------------------------- */
 
-	clog_step(h->clog, event, &actions, &n);
-	for (size_t i = 0; i < n; i++)
-		act(s, h, &actions[i], &snapshot);
+void host_on_view(struct sim *s, struct sim_host *h, uint64_t id, const uint32_t *members, size_t n)
+{
+	step(s, h, &(struct node_event){.type = NODE_EVENT_VIEW, .u.view = {.id = id, .members = members, .n_members = n}});
+}
+
+void host_on_ring(struct sim *s, struct sim_host *h, const uint32_t *nodes, size_t n)
+{
+	step(s, h, &(struct node_event){.type = NODE_EVENT_RING, .u.ring = {.nodes = nodes, .n = n}});
+}
+
+void host_on_message(struct sim *s, struct sim_host *h, uint32_t sender, const uint8_t *data, size_t len)
+{
+	step(s, h, &(struct node_event){.type = NODE_EVENT_MESSAGE, .u.message = {.sender = sender, .data = data, .len = len}});
+}
+
+static void disk_done(struct sim *s, struct sim_host *h, bool snapshot, uint64_t which, int rc)
+{
+	struct node_event e = {.type = snapshot ? NODE_EVENT_SNAPSHOT_DONE : NODE_EVENT_DISK_DONE};
+
 	if (snapshot) {
-		struct snapshot snap = {h->applied, h->chain};
-		struct clog_event e = {.type = CLOG_EVENT_SNAPSHOT, .now_ms = s->now_us / 1000};
-
-		e.u.snapshot.index = h->applied;
-		e.u.snapshot.epoch = h->applied < s->n_truth ? s->truth[h->applied].epoch : 0;
-		e.u.snapshot.data = (const uint8_t *)&snap;
-		e.u.snapshot.len = sizeof(snap);
-		run(s, h, &e);
-	}
-	if (h->applied >= h->compacted + COMPACT_EVERY && event->type != CLOG_EVENT_COMPACT)
-		compact(s, h);
-}
-
-void host_deliver(struct sim *s, struct sim_host *h, const struct sim_item *item)
-{
-	struct clog_event e = {.now_ms = s->now_us / 1000};
-
-	if (item->view) {
-		e.type = CLOG_EVENT_VIEW;
-		e.u.view.id = item->view_id;
-		e.u.view.members = item->members;
-		e.u.view.n_members = item->n_members;
+		e.u.snapshot_done.index = which;
+		e.u.snapshot_done.rc = rc;
 	} else {
-		e.type = CLOG_EVENT_MESSAGE;
-		e.u.message.sender = item->sender;
-		e.u.message.data = item->data;
-		e.u.message.len = item->len;
+		e.u.disk_done.serial = which;
+		e.u.disk_done.rc = rc;
+		e.u.disk_done.text = rc < 0 ? "no space left" : NULL;
 	}
-	run(s, h, &e);
+	step(s, h, &e);
 }
 
-void host_propose(struct sim *s, struct sim_host *h, char kind, uint32_t arg)
-{
-	struct command c = {kind, ++s->next_command, arg};
-	struct clog_event e = {.type = CLOG_EVENT_PROPOSE, .now_ms = s->now_us / 1000};
+struct fence_answer { char target[16], text[160]; int rc; };
 
-	e.u.propose.command = (const uint8_t *)&c;
-	e.u.propose.len = sizeof(c);
-	e.u.propose.cookie = c.number;
-	s->r->proposals++;
-	run(s, h, &e);
+static void fence_answered(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+{
+	struct fence_answer *f = p;
+	struct node_event e = {.type = NODE_EVENT_FENCED, .u.fenced = {.host = f->target, .rc = f->rc, .text = f->text}};
+
+	step(s, h, &e);
+	free(f);
 }
 
-/* What the leader's daemon does: a host that has caught up becomes a voter. */
-static void add_voters(struct sim *s, struct sim_host *h)
+void host_fence_answer(struct sim *s, struct sim_host *by, const char *target, int rc, const char *text)
 {
-	struct clog_status st;
+	struct fence_answer *f = mem_alloc(sizeof(*f));
 
-	clog_get_status(h->clog, &st);
-	if (h->id == 1 && !st.last_index && !st.n_voters && st.n_members) {
-		host_propose(s, h, 'I', 1);
+	snprintf(f->target, sizeof(f->target), "%s", target);
+	snprintf(f->text, sizeof(f->text), "%s", text);
+	f->rc = rc;
+	sim_after(s, 100 + sim_random(s, 1000), by, LIFE_CLUSTERD, fence_answered, 0, f, free);
+}
+
+/* ---- the agent's connection --------------------------------------------------------------- */
+
+static void report_arrives(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+{
+	struct node_event e = {.type = NODE_EVENT_REPORT, .u.report.report = p};
+
+	if (h->member->agent_linked && host_clusterd_answers(h))
+		step(s, h, &e);
+	else
+		gantry__agent_report__free_unpacked(p, NULL);
+}
+
+static void drop_report(void *p)
+{
+	gantry__agent_report__free_unpacked(p, NULL);
+}
+
+void host_agent_report(struct sim *s, struct sim_host *h, Gantry__AgentReport *report)
+{
+	if (!h->member->agent_linked) {
+		gantry__agent_report__free_unpacked(report, NULL);
 		return;
 	}
-	if (st.phase != CLOG_NORMAL || st.leader != h->id || st.commit_index != st.last_index)
-		return;
-	for (size_t i = 0; i < st.n_synced; i++) {
-		bool votes = false;
+	sim_after(s, 200, h, LIFE_CLUSTERD, report_arrives, 0, report, drop_report);
+}
 
-		for (size_t k = 0; k < st.n_voters; k++)
-			votes |= st.voters[k] == st.synced[i];
-		if (!votes) {
-			host_propose(s, h, 'A', st.synced[i]);
-			return;
-		}
+static void link_agent(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+{
+	struct sim_member *m = h->member;
+
+	if (m->node && !m->hung && !m->agent_linked && !m->stopped && agent_is_running(h)) {
+		m->agent_linked = true;
+		agent_connected(s, h, true);
+		step(s, h, &(struct node_event){.type = NODE_EVENT_AGENT, .u.agent.connected = true});
 	}
+	if (m->node)
+		sim_after(s, AGENT_RETRY_US, h, LIFE_CLUSTERD, link_agent, 0, NULL, NULL);
 }
 
-void host_tick(struct sim *s, struct sim_host *h)
-{
-	struct clog_event e = {.type = CLOG_EVENT_TICK, .now_ms = s->now_us / 1000};
+/* ---- clusterd ---------------------------------------------------------------------------------- */
 
-	if (h->state != HOST_UP || h->hung)
+static void tick(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+{
+	if (!h->member->hung)
+		step(s, h, &(struct node_event){.type = NODE_EVENT_TICK});
+	sim_after(s, TICK_US, h, LIFE_CLUSTERD, tick, 0, NULL, NULL);
+}
+
+static void joins(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+{
+	if (!h->member->node || h->member->stopped)
 		return;
-	run(s, h, &e);
-	add_voters(s, h);
+	step(s, h, &(struct node_event){.type = NODE_EVENT_CONNECTED});
+	group_join(s, h);
 }
 
-void host_start_daemon(struct sim *s, struct sim_host *h)
+void host_clusterd_start(struct sim *s, struct sim_host *h)
 {
-	struct sim_disk *d = &h->disk;
-	struct clog_disk_state st = {.promised_epoch = d->promised, .commit_index = d->commit,
-				     .snapshot_index = d->snapshot_index, .snapshot_epoch = d->snapshot_epoch,
-				     .n_entries = d->n_entries, .n_voters = d->n_voters, .voters_index = d->snapshot_index,
-				     .kept_entries = KEPT};
-	struct snapshot snap = {0};
+	struct sim_member *m = h->member;
+	struct node_options o = {.host = h->name, .act = act, .data = h, .snapshot_every = SNAPSHOT_EVERY, .audit_every = AUDIT_EVERY};
+	struct clog_disk_state disk;
+	struct buf snapshot = {0};
+	bool forgetful;
 
-	h->life++;
-	h->state = HOST_UP;
-	h->hung = false;
-	h->disk_free_at = s->now_us;
-	st.entries = mem_alloc((d->n_entries + 1) * sizeof(*st.entries));
-	for (size_t i = 0; i < d->n_entries; i++)
-		st.entries[i] = pb_clone(d->entries[i]);
-	st.voters = d->n_voters ? mem_dup(d->voters, d->n_voters * sizeof(*d->voters)) : NULL;
-	if (d->snapshot.len)
-		memcpy(&snap, d->snapshot.data, sizeof(snap));
-	h->applied = h->compacted = snap.applied;
-	h->chain = snap.chain;
-	h->clog = clog_new(h->id, &st, voters_of);
+	if (!h->powered || m->node)
+		return;
+	m->hung = m->stopped = false;
+	/* An empty log beside other hosts: perhaps a new host's, perhaps what is left of one that has voted. */
+	if (!disk_load(m->disk, &disk, &snapshot, &forgetful) && h->id != 1 && !forgetful) {
+		disk_mark_forgetful(m->disk);
+		forgetful = true;
+	}
+	m->node = node_new(&o);
+	if (snapshot.len && node_install(m->node, snapshot.data, snapshot.len, NULL) < 0)
+		sim_violation(s, "durability", "%s: the snapshot on its disk cannot be read", h->name);
+	buf_free(&snapshot);
+	check_member_began(s, h);
+	sim_trace(s, "%s: clusterd begins%s", h->name, forgetful ? " with a log that was lost" : "");
+	node_begin(m->node, h->id, &disk, forgetful, sim_clock_ms(s, h));
+	sim_after(s, 20000 + sim_random(s, 100000), h, LIFE_CLUSTERD, joins, 0, NULL, NULL);
+	sim_after(s, sim_random(s, TICK_US), h, LIFE_CLUSTERD, tick, 0, NULL, NULL);
+	sim_after(s, sim_random(s, AGENT_RETRY_US), h, LIFE_CLUSTERD, link_agent, 0, NULL, NULL);
 }
 
-void host_stop_daemon(struct sim *s, struct sim_host *h)
+void host_clusterd_stop(struct sim *s, struct sim_host *h)
 {
-	h->life++;
-	h->hung = false;
-	h->config = NULL;
-	h->n_done = 0;
-	clog_free(h->clog);
-	h->clog = NULL;
-	group_clear(h, true);
+	struct sim_member *m = h->member;
+
+	if (!m->node)
+		return;
+	sim_trace(s, "%s: clusterd ends", h->name);
+	h->life[LIFE_CLUSTERD]++;
+	group_leave(s, h);
+	disk_cut(s, m->disk);
+	fence_cancel_all(s, h);
+	if (m->agent_linked) {
+		m->agent_linked = false;
+		agent_connected(s, h, false);
+	}
+	node_free(TAKE_PTR(m->node));
+	users_host_gone(s, h);
+	host_ailing(s, h);
 }
 
-void host_free(struct sim_host *h)
+void host_clusterd_hang(struct sim *s, struct sim_host *h, bool hung)
 {
-	clog_free(h->clog);
-	free(h->done);
-	disk_cut(&h->disk, 0);
-	free(h->disk.entries);
-	free(h->disk.voters);
-	buf_free(&h->disk.snapshot);
+	h->member->hung = hung;
+	if (hung)
+		host_ailing(s, h);
+	else
+		group_kick(s, h);
+}
+
+/* ---- the agent's process ------------------------------------------------------------------------- */
+
+void host_agent_start(struct sim *s, struct sim_host *h)
+{
+	if (h->powered && !agent_is_running(h))
+		agent_start(s, h);
+}
+
+void host_agent_stop(struct sim *s, struct sim_host *h)
+{
+	if (!agent_is_running(h))
+		return;
+	h->life[LIFE_AGENT]++;
+	agent_stop(s, h);
+	if (!h->member->agent_linked)
+		return;
+	h->member->agent_linked = false;
+	step(s, h, &(struct node_event){.type = NODE_EVENT_AGENT, .u.agent.connected = false});
+}
+
+/* ---- power ----------------------------------------------------------------------------------------- */
+
+void host_power_off(struct sim *s, struct sim_host *h, const char *why)
+{
+	if (!h->powered)
+		return;
+	sim_trace(s, "%s: no power any more: %s", h->name, why);
+	host_ailing(s, h);
+	h->frozen = false;
+	/* All of it at once: nobody hears of anybody's end. */
+	h->life[LIFE_POWER]++;
+	h->life[LIFE_AGENT]++;
+	h->member->agent_linked = false;
+	if (agent_is_running(h))
+		agent_stop(s, h);
+	agent_power_lost(s, h);
+	host_clusterd_stop(s, h);
+	group_corosync(s, h, false);
+	h->powered = false;
+	group_changed(s, 0);
+}
+
+static void boots(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+{
+	group_corosync(s, h, true);
+	group_changed(s, 100000 + sim_random(s, 1000000));
+	host_agent_start(s, h);
+	host_clusterd_start(s, h);
+}
+
+void host_power_on(struct sim *s, struct sim_host *h)
+{
+	if (h->powered)
+		return;
+	sim_trace(s, "%s: has power", h->name);
+	h->powered = true;
+	h->powered_us = s->now_us;
+	h->store_cut = false;
+	h->lied_about = false;
+	sim_after(s, s->now_us ? BOOT_US / 2 + sim_random(s, BOOT_US) : 0, h, LIFE_POWER, boots, 0, NULL, NULL);
+}
+
+void host_freeze(struct sim *s, struct sim_host *h)
+{
+	if (!h->powered || h->frozen)
+		return;
+	h->frozen = true;
+	host_ailing(s, h);
+	group_changed(s, 0);
+}
+
+void host_thaw(struct sim *s, struct sim_host *h)
+{
+	if (!h->frozen)
+		return;
+	h->frozen = false;
+	sim_thawed(s, h);
+	group_kick(s, h);
+	group_changed(s, 100 + sim_random(s, 200000));
+}
+
+/* ---- well or not -------------------------------------------------------------------------------------- */
+
+void host_ailing(struct sim *s, struct sim_host *h)
+{
+	h->healthy_us = 0;
+}
+
+static bool linked(const struct sim *s, const struct sim_host *a, const struct sim_host *b)
+{
+	return net_reaches(s, a, b) && net_reaches(s, b, a);
+}
+
+static bool links_most(const struct sim *s, const struct sim_host *h)
+{
+	unsigned reached = 0;
+
+	for (unsigned i = 1; i <= s->o.hosts; i++)
+		reached += linked(s, h, &s->host[i]);
+	return 2 * reached > s->o.hosts;
+}
+
+/* Nothing that is wrong with it could make the others miss it. */
+static bool is_well(const struct sim *s, const struct sim_host *h)
+{
+	if (!host_clusterd_answers(h) || h->member->stopped || !group_is_connected(h) || h->store_cut || !links_most(s, h))
+		return false;
+	/* One link that is down between two who reach most of the others: a ring holds only one of them. */
+	for (unsigned i = 1; i <= s->o.hosts; i++)
+		if (s->host[i].powered && !s->host[i].frozen && !linked(s, h, &s->host[i]) && links_most(s, &s->host[i]))
+			return false;
+	return node_is_current(h->member->node);
+}
+
+static void look(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+{
+	for (unsigned i = 1; i <= s->o.hosts; i++) {
+		struct sim_host *one = &s->host[i];
+
+		if (!is_well(s, one))
+			one->healthy_us = 0;
+		else if (!one->healthy_us)
+			one->healthy_us = s->now_us;
+	}
+	sim_after(s, 500000, NULL, LIFE_POWER, look, 0, NULL, NULL);
+}
+
+void host_new(struct sim *s, struct sim_host *h)
+{
+	h->member = mem_alloc(sizeof(*h->member));
+	h->member->disk = disk_new(disk_done);
+	group_port_new(h);
+	if (h->id == 1)
+		sim_after(s, 500000, NULL, LIFE_POWER, look, 0, NULL, NULL);
+}
+
+void host_free(struct sim *s, struct sim_host *h)
+{
+	node_free(h->member->node);
+	agent_free(s, h);
+	disk_free(h->member->disk);
+	free(h->member);
 }
