@@ -67,9 +67,20 @@ Gantry__Host *model_host_by_node(const struct model *m, uint32_t node_id)
 	return NULL;
 }
 
+Gantry__Domain *model__domain_by_uuid(const struct model *m, const char *uuid)
+{
+	const Gantry__ClusterModel *s = m->state;
+
+	for (size_t i = 0; i < s->n_domains; i++)
+		if (model__is(s->domains[i]->spec->uuid, uuid))
+			return s->domains[i];
+	return NULL;
+}
+
 Gantry__Domain *model_domain(const struct model *m, const char *key)
 {
 	const Gantry__ClusterModel *s = m->state;
+	Gantry__Domain *d;
 	char *end = NULL;
 	unsigned long id;
 
@@ -78,11 +89,9 @@ Gantry__Domain *model_domain(const struct model *m, const char *key)
 	for (size_t i = 0; i < s->n_domains; i++)
 		if (model__is(s->domains[i]->spec->name, key))
 			return s->domains[i];
-	for (size_t i = 0; i < s->n_domains; i++)
-		if (model__is(s->domains[i]->spec->uuid, key))
-			return s->domains[i];
-	if (!isdigit((unsigned char)*key))
-		return NULL;
+	d = model__domain_by_uuid(m, key);
+	if (d || !isdigit((unsigned char)*key))
+		return d;
 	id = strtoul(key, &end, 10);
 	for (size_t i = 0; !*end && i < s->n_domains; i++)
 		if (s->domains[i]->id == id)
@@ -371,11 +380,11 @@ static bool concerns_own_host(const struct model_apply *a)
 	case GANTRY__COMMAND__BODY_DOMAIN_START:
 		return concerns_domain(a, model_domain(a->m, c->domain_start->domain));
 	case GANTRY__COMMAND__BODY_DOMAIN_PLACE:
-		return concerns_domain(a, model_domain(a->m, c->domain_place->uuid));
+		return concerns_domain(a, model__domain_by_uuid(a->m, c->domain_place->uuid));
 	case GANTRY__COMMAND__BODY_DOMAIN_GOAL:
 		return concerns_domain(a, model_domain(a->m, c->domain_goal->domain));
 	case GANTRY__COMMAND__BODY_DOMAIN_REPORT:
-		return model__is(c->domain_report->host, a->m->own_host) || concerns_domain(a, model_domain(a->m, c->domain_report->uuid));
+		return model__is(c->domain_report->host, a->m->own_host) || concerns_domain(a, model__domain_by_uuid(a->m, c->domain_report->uuid));
 	case GANTRY__COMMAND__BODY_MIGRATE_START:
 		return concerns_domain(a, model_domain(a->m, c->migrate_start->domain));
 	case GANTRY__COMMAND__BODY_JOB_STAGE:

@@ -40,6 +40,9 @@ Gantry__Job *model_job(const struct model *m, uint64_t id);
 
 /* The goals of one host's agent, derived from the model. Owner: caller (gantry__agent_goals__free_unpacked). */
 Gantry__AgentGoals *model_goals(const struct model *m, const char *host, uint64_t epoch, uint64_t index);
+/* The same, borrowed from the model but for its lists: valid until the next command is applied. model_goals_view_free() ends it. */
+Gantry__AgentGoals *model_goals_view(const struct model *m, const char *host, uint64_t epoch, uint64_t index);
+void model_goals_view_free(Gantry__AgentGoals *view);
 /* Compares an agent's report with the model and lists the commands that should be proposed for it (packed Command bodies without
  * header fields), e.g. DOMAIN_REPORT on a state change, JOB_STAGE, MIGRATE_COMMIT when the destination is ready, MIGRATE_ABORT when a side failed,
  * JOB_DONE, VOLUME_REPORT, HOST_INFO. Idempotent: the same report against a model that already says so lists nothing. Owner: caller. */

@@ -1,27 +1,29 @@
 /* What one agent shall do, out of the model. */
+#include <stdlib.h>
+
 #include "clusterd/core/model_internal.h"
 
 static void goal_of_domain(Gantry__AgentGoals *goals, const Gantry__Domain *d)
 {
 	Gantry__DomainGoal *g = PB_NEW(Gantry__DomainGoal, gantry__domain_goal__init);
 
-	g->spec = pb_clone(d->spec);
+	g->spec = d->spec;
 	g->generation = d->generation;
 	g->goal = d->goal;
 	g->ha = d->ha;
-	pb_set_string(&g->stop_how, d->stop_how);
+	g->stop_how = d->stop_how;
 	/* Every earlier owner has given up with a proof (model__domain_leave, COMMIT): its lease need not be waited for. */
 	if (!model__empty(d->previous_host) && !model__empty(d->previous_proof) && d->generation > 1) {
-		pb_set_string(&g->lease_from, d->previous_host);
+		g->lease_from = d->previous_host;
 		g->lease_from_generation = d->generation - 1;
-		pb_set_string(&g->lease_proof, d->previous_proof);
+		g->lease_proof = d->previous_proof;
 	}
 	PB_APPEND(goals, domains, g);
 }
 
 static void goal_of_migration(const struct model *m, Gantry__AgentGoals *goals, const Gantry__Job *job, bool incoming)
 {
-	const Gantry__Domain *d = model_domain(m, job->domain_uuid);
+	const Gantry__Domain *d = model__domain_by_uuid(m, job->domain_uuid);
 	const char *peer_name = incoming ? job->source : job->destination;
 	const Gantry__Host *peer = model_host(m, peer_name);
 	Gantry__MigrationGoal *g;
@@ -29,11 +31,11 @@ static void goal_of_migration(const struct model *m, Gantry__AgentGoals *goals, 
 	if (!d)
 		return;
 	g = PB_NEW(Gantry__MigrationGoal, gantry__migration_goal__init);
-	g->job = pb_clone(job);
+	g->job = (Gantry__Job *)job;
 	g->incoming = incoming;
-	g->spec = pb_clone(d->spec);
-	pb_set_string(&g->peer_host, peer_name);
-	pb_set_string(&g->peer_address, peer ? peer->address : "");
+	g->spec = d->spec;
+	g->peer_host = (char *)peer_name;
+	g->peer_address = peer ? peer->address : (char *)"";
 	g->source_generation = job->generation - 1;
 	PB_APPEND(goals, migrations, g);
 }
@@ -56,7 +58,7 @@ static void goals_of_jobs(const struct model *m, Gantry__AgentGoals *goals, cons
 static void goals_of_storage(const struct model *m, Gantry__AgentGoals *goals, const char *host)
 {
 	for (size_t i = 0; i < m->state->n_pools; i++)
-		PB_APPEND(goals, pools, pb_clone(m->state->pools[i]));
+		PB_APPEND(goals, pools, m->state->pools[i]);
 	for (size_t i = 0; i < m->state->n_volumes; i++) {
 		const Gantry__Volume *v = m->state->volumes[i];
 		Gantry__VolumeGoal *g;
@@ -64,20 +66,20 @@ static void goals_of_storage(const struct model *m, Gantry__AgentGoals *goals, c
 		if (!model__is(v->host, host) || (v->state != VOL(CREATING) && v->state != VOL(DELETING)))
 			continue;
 		g = PB_NEW(Gantry__VolumeGoal, gantry__volume_goal__init);
-		g->volume = pb_clone(v);
+		g->volume = (Gantry__Volume *)v;
 		PB_APPEND(goals, volumes, g);
 	}
 }
 
-Gantry__AgentGoals *model_goals(const struct model *m, const char *host, uint64_t epoch, uint64_t index)
+Gantry__AgentGoals *model_goals_view(const struct model *m, const char *host, uint64_t epoch, uint64_t index)
 {
 	Gantry__AgentGoals *goals = PB_NEW(Gantry__AgentGoals, gantry__agent_goals__init);
 
 	goals->epoch = epoch;
 	goals->index = index;
-	pb_set_string(&goals->host, host);
-	pb_set_string(&goals->cluster_name, m->state->cluster_name);
-	pb_set_string(&goals->cluster_uuid, m->state->cluster_uuid);
+	goals->host = (char *)host;
+	goals->cluster_name = m->state->cluster_name;
+	goals->cluster_uuid = m->state->cluster_uuid;
 	for (size_t i = 0; i < m->state->n_domains; i++)
 		if (model__is(m->state->domains[i]->host, host))
 			goal_of_domain(goals, m->state->domains[i]);
@@ -91,9 +93,37 @@ Gantry__AgentGoals *model_goals(const struct model *m, const char *host, uint64_
 			continue;
 		peer = PB_NEW(Gantry__PeerHost, gantry__peer_host__init);
 		peer->node_id = h->node_id;
-		pb_set_string(&peer->name, h->name);
-		pb_set_string(&peer->address, h->address);
+		peer->name = h->name;
+		peer->address = h->address;
 		PB_APPEND(goals, peers, peer);
 	}
+	return goals;
+}
+
+/* The lists are ours, what is in them is the model's. */
+static void free_list(void *list, size_t n)
+{
+	void **items = list;
+
+	for (size_t i = 0; i < n; i++)
+		free(items[i]);
+	free(items);
+}
+
+void model_goals_view_free(Gantry__AgentGoals *view)
+{
+	free_list(view->domains, view->n_domains);
+	free_list(view->migrations, view->n_migrations);
+	free_list(view->volumes, view->n_volumes);
+	free_list(view->peers, view->n_peers);
+	free(view->pools);
+	free(view);
+}
+
+Gantry__AgentGoals *model_goals(const struct model *m, const char *host, uint64_t epoch, uint64_t index)
+{
+	Gantry__AgentGoals *view = model_goals_view(m, host, epoch, index), *goals = pb_clone(view);
+
+	model_goals_view_free(view);
 	return goals;
 }

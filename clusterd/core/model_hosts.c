@@ -45,9 +45,54 @@ static bool voters_without(const uint32_t *old, size_t n_old, uint32_t node, uin
 	return true;
 }
 
+static bool varint(const uint8_t **p, const uint8_t *end, uint64_t *ret)
+{
+	*ret = 0;
+	for (unsigned shift = 0; *p < end && shift < 64; shift += 7) {
+		uint8_t byte = *(*p)++;
+
+		*ret |= (uint64_t)(byte & 0x7f) << shift;
+		if (!(byte & 0x80))
+			return true;
+	}
+	return false;
+}
+
+/* Each host asks this of each entry of the log: only the few bodies that can change the voters are unpacked. Protobuf's wire format:
+ * a tag (field << 3 | type), then a varint, 8 bytes, a length and as many bytes, or 4 bytes. What it cannot read it leaves to the unpacker. */
+static bool may_change_voters(const uint8_t *p, size_t len)
+{
+	const uint8_t *end = p + len;
+	uint64_t tag, value;
+
+	while (p < end) {
+		if (!varint(&p, end, &tag))
+			return true;
+		switch (tag >> 3) {
+		case GANTRY__COMMAND__BODY_EPOCH_START:
+		case GANTRY__COMMAND__BODY_CLUSTER_INIT:
+		case GANTRY__COMMAND__BODY_HOST_ADD:
+		case GANTRY__COMMAND__BODY_HOST_REMOVE:
+			return true;
+		default:
+			break;
+		}
+		if ((tag & 7) != 0 && (tag & 7) != 2)
+			return true;
+		if (!varint(&p, end, &value))
+			return true;
+		if ((tag & 7) == 2) {
+			if (value > (uint64_t)(end - p))
+				return true;
+			p += value;
+		}
+	}
+	return false;
+}
+
 bool model_voters_of(const uint8_t *command, size_t len, const uint32_t *old, size_t n_old, uint32_t **ret, size_t *ret_n)
 {
-	Gantry__Command *c = gantry__command__unpack(NULL, len, command);
+	Gantry__Command *c = may_change_voters(command, len) ? gantry__command__unpack(NULL, len, command) : NULL;
 	bool changed = false;
 
 	if (!c)

@@ -49,6 +49,8 @@ void model__event(struct model_apply *a, Gantry__EventSeverity severity, const c
 static inline bool model__is(const char *a, const char *b) { return strcmp(a, b) == 0; }
 static inline bool model__empty(const char *s) { return !s || !*s; }
 bool model__name_ok(const char *name);
+/* What the cluster's own commands name; NULL if absent. */
+Gantry__Domain *model__domain_by_uuid(const struct model *m, const char *uuid);
 const char *model__host_word(Gantry__HostState state);
 const char *model__domain_word(Gantry__DomainState state);
 bool model__is_voter(const Gantry__ClusterModel *s, uint32_t node_id);

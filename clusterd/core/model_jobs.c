@@ -59,7 +59,7 @@ Gantry__Job *model__job_new(struct model_apply *a, Gantry__JobKind kind, Gantry_
 
 void model__job_end(struct model_apply *a, Gantry__Job *job, Gantry__JobState state, const char *reason)
 {
-	Gantry__Domain *d = *job->domain_uuid ? model_domain(a->m, job->domain_uuid) : NULL;
+	Gantry__Domain *d = *job->domain_uuid ? model__domain_by_uuid(a->m, job->domain_uuid) : NULL;
 
 	assert(job->state == JOB(RUNNING) && state != JOB(RUNNING));
 	job->state = state;
@@ -251,7 +251,7 @@ int model__migrate_commit(struct model_apply *a, const Gantry__CmdMigrateCommit 
 
 	if (rc)
 		return rc;
-	d = model_domain(a->m, job->domain_uuid);
+	d = model__domain_by_uuid(a->m, job->domain_uuid);
 	rc = commit_check(a, c, job, d);
 	if (rc)
 		return rc;

@@ -241,7 +241,7 @@ static int check_decision(struct model_apply *a, const Gantry__Domain *d, const 
 
 int model__domain_place(struct model_apply *a, const Gantry__CmdDomainPlace *c)
 {
-	Gantry__Domain *d = model_domain(a->m, c->uuid);
+	Gantry__Domain *d = model__domain_by_uuid(a->m, c->uuid);
 	const Gantry__Host *h = model_host(a->m, c->host);
 	Gantry__Job *job;
 	const char *obstacle;
@@ -270,7 +270,7 @@ int model__domain_place(struct model_apply *a, const Gantry__CmdDomainPlace *c)
 
 int model__domain_wait(struct model_apply *a, const Gantry__CmdDomainWait *c)
 {
-	Gantry__Domain *d = model_domain(a->m, c->uuid);
+	Gantry__Domain *d = model__domain_by_uuid(a->m, c->uuid);
 	Gantry__Job *job;
 	char reason[ERR_TEXT_MAX];
 	int rc = check_decision(a, d, c->uuid, c->generation);
@@ -347,7 +347,7 @@ static void reported_ended(struct model_apply *a, Gantry__Domain *d, const Gantr
 
 int model__domain_report(struct model_apply *a, const Gantry__CmdDomainReport *c)
 {
-	Gantry__Domain *d = model_domain(a->m, c->uuid);
+	Gantry__Domain *d = model__domain_by_uuid(a->m, c->uuid);
 
 	if (!d)
 		return model__refuse(a, STATUS(NO_SUCH), "no domain '%s'", c->uuid);

@@ -153,7 +153,7 @@ static void send_goals(struct node *n)
 
 	if (!a->connected || (!node_is_current(n) && !MUTANT(old_goals_obeyed)) || !model_host(&n->model, n->host))
 		return;
-	goals = model_goals(&n->model, n->host, 0, 0);
+	goals = model_goals_view(&n->model, n->host, 0, 0);
 	pb_pack(goals, &packed);
 	if (packed.len == a->goals_sent.len && a->goals_sent.data && !memcmp(packed.data, a->goals_sent.data, packed.len)) {
 		buf_free(&packed);
@@ -165,7 +165,7 @@ static void send_goals(struct node *n)
 		action.u.goals = goals;
 		node__act(n, &action);
 	}
-	gantry__agent_goals__free_unpacked(goals, NULL);
+	model_goals_view_free(goals);
 }
 
 static void send_quorum(struct node *n)
@@ -176,7 +176,7 @@ static void send_quorum(struct node *n)
 	if (!n->agent.connected || n->stopped)
 		return;
 	node_log_status(n, &st);
-	action.u.quorum.quorate = node_is_quorate(n);
+	n->agent.said_quorate = action.u.quorum.quorate = node_is_quorate(n);
 	action.u.quorum.epoch = st.epoch;
 	node__act(n, &action);
 }
@@ -187,6 +187,9 @@ void node__agent_model(struct node *n)
 	if (!n->model.touched || !node_is_current(n))
 		return;
 	n->model.touched = false;
+	/* What is to be started is started under a quorum that the agent knows of. */
+	if (!n->agent.said_quorate)
+		send_quorum(n);
 	send_goals(n);
 	evaluate(n);
 }

@@ -46,7 +46,7 @@ struct node_lead {
 };
 
 struct node_agent {
-	bool connected;
+	bool connected, said_quorate;
 	Gantry__AgentReport *report;   /* the newest of this connection */
 	uint64_t gone_since_ms;        /* no agent since then */
 	struct buf goals_sent;         /* packed, without epoch and index */

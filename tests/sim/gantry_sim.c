@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <libgen.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -350,6 +351,10 @@ int main(int argc, char **argv)
 	if (mutant && (c = choose_mutant(mutant, argv)))
 		return c;
 	signal(SIGABRT, on_abort);
+	/* Many small blocks and now and then a large one: do not tidy up in between. */
+	mallopt(M_MXFAST, 0);
+	mallopt(M_TRIM_THRESHOLD, 512 << 20);
+	mallopt(M_MMAP_THRESHOLD, 512 << 20);
 	o.seed = from;
 	return shrinking ? shrink(&o) : run_seeds(&o, from, to, until, json);
 bad:

@@ -15,7 +15,7 @@
 #define BOOT_US 3000000
 #define AGENT_RETRY_US 500000     /* clusterd looks for its agent so often */
 #define OPERATOR_US 20000000      /* a clusterd that stepped out is started again by somebody, about so much later */
-#define SNAPSHOT_EVERY 300
+#define SNAPSHOT_EVERY 600
 #define AUDIT_EVERY 100
 
 struct sim_member {

@@ -483,7 +483,7 @@ static void make_domain(struct sim *s, struct user *u, unsigned i)
 	c->domain_create->start = true;
 	snprintf(text, sizeof(text), "web%u", i);
 	pb_set_string(&spec->name, text);
-	snprintf(text, sizeof(text), "00000000-0000-0000-0000-%012x", i);
+	snprintf(text, sizeof(text), "%08x-0000-0000-0000-000000000000", i);
 	pb_set_string(&spec->uuid, text);
 	spec->memory_bytes = spec->max_memory_bytes = 1u << 30;
 	spec->vcpus = spec->max_vcpus = 1;
