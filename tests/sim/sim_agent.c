@@ -9,6 +9,7 @@
 #define TICK_MIGRATING_US (250 * MS)
 #define REPORT_EVERY_US SECOND
 #define REPORT_MIGRATING_US (250 * MS)
+#define PAST_AFTER_US (20 * SECOND)
 #define SIM_CPUS 100000 /* memory is what is scarce */
 
 /* ---- events of the process ---- */
@@ -277,6 +278,25 @@ void agent_wake(struct sim *s, struct sim_agent *a)
 	agent_after(s, a, 50, pass, 0, NULL);
 }
 
+static void past_drop(struct sim_agent *a)
+{
+	if (a->past)
+		gantry__agent_goals__free_unpacked(a->past, NULL);
+	a->past = NULL;
+}
+
+/* A clusterd that fell behind. The log keeps one from giving goals at all, so that the agent's own guard would never be tried. */
+static void past_comes_back(struct sim *s, struct sim_agent *a)
+{
+	const Gantry__AgentGoals *g = a->past;
+
+	if (!g || s->now_us - a->past_us < PAST_AFTER_US || strcmp(g->cluster_uuid, a->cluster) != 0 ||
+	    g->epoch > a->epoch || (g->epoch == a->epoch && g->index >= a->index))
+		return;
+	agent_take_goals(s, a->host, g);
+	past_drop(a);
+}
+
 static void tick(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 {
 	struct sim_agent *a = h->agent;
@@ -284,6 +304,7 @@ static void tick(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 	AGENT_EVENT(tick);
 	fence(s, a);
 	check_selffence(s, h);
+	past_comes_back(s, a);
 	report_if_due(s, a, true);
 	agent_after(s, a, migrations_active(a) ? TICK_MIGRATING_US : TICK_US, tick, 0, NULL);
 }
@@ -352,6 +373,10 @@ static void obey(struct sim *s, struct sim_agent *a, const Gantry__AgentGoals *g
 	bool first = !a->has_goals;
 
 	check_goals_obeyed(s, a->host, goals);
+	if (!a->past) {
+		a->past = pb_clone(goals);
+		a->past_us = s->now_us;
+	}
 	if (strcmp(a->cluster, goals->cluster_uuid) || a->epoch != goals->epoch || a->index != goals->index)
 		agent_after(s, a, sim_between(s, 2 * MS, 30 * MS), goals_noted, 0, NULL);
 	snprintf(a->cluster, sizeof(a->cluster), "%s", goals->cluster_uuid);
@@ -548,6 +573,7 @@ void agent_free(struct sim *s, struct sim_host *h)
 	process_ends(h);
 	vm_all_lost(s, h);
 	notes_lost(h->agent);
+	past_drop(h->agent);
 	free(h->agent);
 	h->agent = NULL;
 }

@@ -198,6 +198,8 @@ struct sim_agent {
 	uint64_t made[16];                 /* jobs whose volume this host made */
 	size_t n_made;
 	uint64_t starts_fail_until;
+	Gantry__AgentGoals *past;          /* some that were obeyed: offered again when newer ones were */
+	uint64_t past_us;
 
 	/* the process */
 	bool running, hung, connected;
