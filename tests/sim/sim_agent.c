@@ -494,6 +494,8 @@ void agent_start(struct sim *s, struct sim_host *h)
 	snprintf(a->cluster, sizeof(a->cluster), "%s", a->disk_cluster);
 	a->epoch = a->disk_epoch;
 	a->index = a->disk_index;
+	if (!a->last_quorum_ms)
+		check_quorum_heard(s, h); /* none since the power came: nothing is noted, the countdown begins here */
 	selffence_init(&a->selffence, a->last_quorum_ms && a->last_quorum_ms < now ? a->last_quorum_ms : now);
 	selffence_clusterd(&a->selffence, false, now);
 	sim_trace(s, "%s: agent begins", h->name);
