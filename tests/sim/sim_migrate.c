@@ -513,6 +513,7 @@ void migration_take_goal(struct sim *s, struct sim_agent *a, const Gantry__Migra
 	m->job.id = goal->job->id;
 	m->job.state = goal->job->state;
 	m->job.committed = goal->job->committed;
+	m->job.stage = goal->job->stage;
 	m->job.generation = goal->job->generation;
 	d = any_domain(m);
 	if (d)
