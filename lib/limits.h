@@ -26,7 +26,7 @@
 #define LIMIT_POOLS 256
 #define LIMIT_JOBS_KEPT 500                   /* ended jobs that are remembered */
 #define LIMIT_EVENTS_KEPT 2000
-#define LIMIT_REQUESTS_KEPT 1024              /* clients' request ids remembered for exactly-once */
+#define LIMIT_REQUESTS_KEPT 1024              /* clients' request ids remembered for exactly-once (model_requests.c) */
 #define LIMIT_NAME_CHARS 200                  /* a domain's, pool's, volume's name */
 #define LIMIT_XLCFG_BYTES (1u << 20)
 #define LIMIT_XLCFG_VALUE_BYTES (16u << 10)   /* one value of an xl.cfg file */
@@ -67,3 +67,4 @@
 #define LIMIT_API_REQUESTS 64                 /* proposals of one client that are under way */
 #define LIMIT_CONSOLE_QUEUE_BYTES (2u << 20)  /* unread console output; then the agent is not read on (above the drain mark of proto/rpc.h) */
 #define LIMIT_CPG_WINDOW 128                  /* own messages that corosync has not delivered back yet */
+#define LIMIT_CPG_BUNDLE_BYTES (64u << 10)        /* what is sent in one turn of the loop goes as one message, up to this */

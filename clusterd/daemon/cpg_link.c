@@ -7,6 +7,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "clusterd/daemon/cpg_bundle.h"
 #include "clusterd/daemon/cpg_view.h"
 #include "lib/buf.h"
 #include "lib/limits.h"
@@ -29,7 +30,7 @@ struct cpg_link {
 	enum link_state state;
 	struct cpg_view *view;
 	cpg_handle_t handle;
-	uint32_t node_id;
+	uint32_t node_id, pid;
 	cs_error_t connect_rc;
 	const char *connect_step;
 	int fd;
@@ -41,6 +42,7 @@ struct cpg_link {
 	uv_work_t work;
 	uv_poll_t *poll;           /* one a connection: its close may outlive it */
 	uv_timer_t retry, flush, hold;
+	uv_idle_t turn_end;        /* before the loop waits again: what was sent in this turn goes as one message */
 	struct out_message *head, **tail;
 	size_t queued_bytes;
 	unsigned outstanding;      /* sent, and not delivered to ourselves yet */
@@ -83,14 +85,21 @@ static const char *words(cs_error_t rc)
 static void deliver_message(cpg_handle_t handle, const struct cpg_name *group, uint32_t nodeid, uint32_t pid, void *msg, size_t len)
 {
 	struct cpg_link *link = NULL;
+	const uint8_t *part;
+	size_t at = 0, part_len;
 
 	if (cpg_context_get(handle, (void **)&link) != CS_OK || !link)
 		return;
-	if (nodeid == link->node_id && pid == (uint32_t)getpid() && link->outstanding) {
+	if (nodeid == link->node_id && pid == link->pid && link->outstanding) {
 		link->outstanding--;
 		link->waiting_since_ms = uv_now(link->loop);
 	}
-	cpg_view_message(link->view, nodeid, msg, len);
+	if (!cpg_bundle_is(msg, len)) {
+		cpg_view_message(link->view, nodeid, msg, len);
+		return;
+	}
+	while (cpg_bundle_next(msg, len, &at, &part, &part_len))
+		cpg_view_message(link->view, nodeid, part, part_len);
 }
 
 static bool any_node_reason(const struct cpg_address *list, size_t n)
@@ -252,6 +261,7 @@ static void queue_clear(struct cpg_link *link)
 	link->tail = &link->head;
 	link->queued_bytes = 0;
 	uv_timer_stop(&link->flush);
+	uv_idle_stop(&link->turn_end);
 }
 
 static void work_release(uv_work_t *work)
@@ -386,29 +396,76 @@ static bool is_silent(const struct cpg_link *link)
 	return link->outstanding && uv_now(link->loop) - link->waiting_since_ms >= CPG_LINK_SILENT_MS;
 }
 
-static void flush(struct cpg_link *link)
+/* How many of the messages that wait go together, and their bytes as a bundle. */
+static size_t take_bundle(const struct cpg_link *link, struct buf *bundle)
 {
-	while (link->head) {
-		struct out_message *m = link->head;
-		cs_error_t rc = send_now(link, m->data, m->len);
+	size_t n = 0, bytes = 1;
 
-		if (rc == CS_ERR_TRY_AGAIN)
-			return;
-		if (rc != CS_OK) {
-			link_drop(link, words(rc));
-			return;
-		}
-		link->head = m->next;
-		link->queued_bytes -= m->len;
-		free(m);
+	for (const struct out_message *m = link->head; m; m = m->next, n++) {
+		bytes += CPG_BUNDLE_PART_BYTES(m->len);
+		if (n && bytes > LIMIT_CPG_BUNDLE_BYTES)
+			break;
+		if (n == 1)
+			cpg_bundle_add(bundle, link->head->data, link->head->len);
+		if (n)
+			cpg_bundle_add(bundle, m->data, m->len);
 	}
-	link->tail = &link->head;
-	uv_timer_stop(&link->flush);
+	return n;
+}
+
+static void queue_pop(struct cpg_link *link)
+{
+	struct out_message *gone = link->head;
+
+	link->head = gone->next;
+	link->queued_bytes -= gone->len;
+	free(gone);
+	if (!link->head)
+		link->tail = &link->head;
+}
+
+/* Sends what waits, until corosync takes no more for now. */
+static cs_error_t send_waiting(struct cpg_link *link)
+{
+	struct buf bundle = {0};
+	cs_error_t rc = CS_OK;
+
+	while (link->head && rc == CS_OK) {
+		size_t n;
+
+		bundle.len = 0;
+		n = take_bundle(link, &bundle);
+		rc = n > 1 ? send_now(link, bundle.data, bundle.len) : send_now(link, link->head->data, link->head->len);
+		for (size_t i = 0; rc == CS_OK && i < n; i++)
+			queue_pop(link);
+	}
+	buf_free(&bundle);
+	return rc;
 }
 
 static void on_flush(uv_timer_t *timer)
 {
 	flush(timer->data);
+}
+
+static void flush(struct cpg_link *link)
+{
+	cs_error_t rc = send_waiting(link);
+
+	if (rc == CS_ERR_TRY_AGAIN) {
+		if (!uv_is_active((uv_handle_t *)&link->flush))
+			uv_timer_start(&link->flush, on_flush, CPG_LINK_FLUSH_MS, CPG_LINK_FLUSH_MS);
+	} else if (rc != CS_OK) {
+		link_drop(link, rc == CS_ERR_LIBRARY ? "corosync is gone" : words(rc));
+	} else {
+		uv_timer_stop(&link->flush);
+	}
+}
+
+static void on_turn_end(uv_idle_t *idle)
+{
+	uv_idle_stop(idle);
+	flush(idle->data);
 }
 
 static void enqueue(struct cpg_link *link, const uint8_t *message, size_t len)
@@ -420,8 +477,9 @@ static void enqueue(struct cpg_link *link, const uint8_t *message, size_t len)
 	*link->tail = m;
 	link->tail = &m->next;
 	link->queued_bytes += len;
+	/* While corosync takes nothing the timer and the deliveries try again, not every turn. */
 	if (!uv_is_active((uv_handle_t *)&link->flush))
-		uv_timer_start(&link->flush, on_flush, CPG_LINK_FLUSH_MS, CPG_LINK_FLUSH_MS);
+		uv_idle_start(&link->turn_end, on_turn_end);
 }
 
 static void on_dropping(uv_timer_t *timer)
@@ -441,22 +499,12 @@ static void drop_soon(struct cpg_link *link, const char *why)
 
 int cpg_link_send(struct cpg_link *link, const uint8_t *message, size_t len)
 {
-	cs_error_t rc = CS_ERR_TRY_AGAIN;
-
 	if (link->state != LINK_JOINED || link->drop_why || link->leaving)
 		return -ENOTCONN;
 	if (len > LIMIT_CLOG_MESSAGE_BYTES)
 		return -EMSGSIZE;
 	if (is_silent(link)) {
 		drop_soon(link, "corosync hangs: it does not deliver what it was given");
-		return -ENOTCONN;
-	}
-	if (!link->head)
-		rc = send_now(link, message, len);
-	if (rc == CS_OK)
-		return 0;
-	if (rc != CS_ERR_TRY_AGAIN) {
-		drop_soon(link, rc == CS_ERR_LIBRARY ? "corosync is gone" : words(rc));
 		return -ENOTCONN;
 	}
 	if (link->queued_bytes + len > LIMIT_CPG_QUEUE_BYTES) {
@@ -475,6 +523,7 @@ struct cpg_link *cpg_link_new(uv_loop_t *loop, const struct cpg_link_callbacks *
 	struct cpg_link *link = mem_alloc(sizeof(*link));
 
 	link->loop = loop;
+	link->pid = (uint32_t)getpid();
 	link->callbacks = *callbacks;
 	link->data = data;
 	link->tail = &link->head;
@@ -482,13 +531,17 @@ struct cpg_link *cpg_link_new(uv_loop_t *loop, const struct cpg_link_callbacks *
 	uv_timer_init(loop, &link->retry);
 	uv_timer_init(loop, &link->flush);
 	uv_timer_init(loop, &link->hold);
-	link->retry.data = link->flush.data = link->hold.data = link;
+	uv_idle_init(loop, &link->turn_end);
+	link->retry.data = link->flush.data = link->hold.data = link->turn_end.data = link;
 	uv_timer_start(&link->retry, on_retry, 0, 0);
 	return link;
 }
 
 static void leave_now(struct cpg_link *link)
 {
+	/* The last words first. */
+	if (link->state == LINK_JOINED)
+		send_waiting(link);
 	if (link->state == LINK_JOINED)
 		link_release(link, true);
 	if (link->state != LINK_CONNECTING)
@@ -508,7 +561,7 @@ void cpg_link_leave(struct cpg_link *link)
 	uv_timer_start(&link->retry, on_leaving, 0, 0);
 }
 
-static void on_timer_closed(uv_handle_t *handle)
+static void on_handle_closed(uv_handle_t *handle)
 {
 	struct cpg_link *link = handle->data;
 	void (*on_closed)(void *) = link->callbacks.on_closed;
@@ -523,10 +576,11 @@ static void on_timer_closed(uv_handle_t *handle)
 
 static void close_now(struct cpg_link *link)
 {
-	link->handles = 3;
-	uv_close((uv_handle_t *)&link->retry, on_timer_closed);
-	uv_close((uv_handle_t *)&link->flush, on_timer_closed);
-	uv_close((uv_handle_t *)&link->hold, on_timer_closed);
+	link->handles = 4;
+	uv_close((uv_handle_t *)&link->retry, on_handle_closed);
+	uv_close((uv_handle_t *)&link->flush, on_handle_closed);
+	uv_close((uv_handle_t *)&link->hold, on_handle_closed);
+	uv_close((uv_handle_t *)&link->turn_end, on_handle_closed);
 }
 
 void cpg_link_close(struct cpg_link *link)
