@@ -14,6 +14,7 @@ struct store {
 	struct store_op *head, **tail;   /* waiting */
 	struct store_op *running;        /* being written by the worker */
 	uv_work_t work;
+	uv_idle_t turn_end;              /* what one turn of the loop appends is one transaction */
 	bool busy, closing, failed;
 	int rc;
 	struct err err;
@@ -30,6 +31,8 @@ struct store *store_new(uv_loop_t *loop, struct store_db *db, const struct store
 	store->callbacks = *callbacks;
 	store->data = data;
 	store->tail = &store->head;
+	uv_idle_init(loop, &store->turn_end);
+	store->turn_end.data = store;
 	store->delay_ms = delay ? (unsigned)strtoul(delay, NULL, 10) : 0;
 	return store;
 }
@@ -51,6 +54,16 @@ static void work_write(uv_work_t *work)
 
 static void work_start(struct store *store);
 
+static void on_turn_end_closed(uv_handle_t *handle)
+{
+	struct store *store = handle->data;
+	void (*on_closed)(void *) = store->callbacks.on_closed;
+	void *data = store->data;
+
+	free(store);
+	on_closed(data);
+}
+
 static void work_done(uv_work_t *work, int status)
 {
 	struct store *store = work->data;
@@ -71,11 +84,7 @@ static void work_done(uv_work_t *work, int status)
 		store_op_free(list);
 	}
 	if (!store->db) {
-		void (*on_closed)(void *) = store->callbacks.on_closed;
-		void *data = store->data;
-
-		free(store);
-		on_closed(data);
+		uv_close((uv_handle_t *)&store->turn_end, on_turn_end_closed);
 		return;
 	}
 	work_start(store);
@@ -105,12 +114,19 @@ static void work_start(struct store *store)
 	assert(rc == 0);
 }
 
+static void on_turn_end(uv_idle_t *idle)
+{
+	uv_idle_stop(idle);
+	work_start(idle->data);
+}
+
 static void push(struct store *store, struct store_op *op)
 {
 	assert(!store->closing);
 	*store->tail = op;
 	store->tail = &op->next;
-	work_start(store);
+	if (!store->busy)
+		uv_idle_start(&store->turn_end, on_turn_end);
 }
 
 void store_write(struct store *store, const struct clog_disk_batch *batch)
@@ -132,5 +148,6 @@ void store_remember(struct store *store)
 void store_close(struct store *store)
 {
 	store->closing = true;
+	uv_idle_stop(&store->turn_end);
 	work_start(store);
 }

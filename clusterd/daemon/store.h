@@ -1,5 +1,5 @@
 /* The durable log behind the loop: batches of clog are written in order in libuv's thread pool, one worker at a
- * time; those that wait are merged into one transaction (group commit). Each is answered once, in order. After
+ * time; those of one turn of the loop, and those that wait meanwhile, are one transaction (group commit). Each is answered once, in order. After
  * the first failure nothing is written any more (what a failed fsync left is unknown) and all is answered with it.
  * Owner: the caller; store_close() ends it.
  * Test hook: GANTRY_TEST_FSYNC_DELAY_MS in the environment makes every transaction take so much longer. */
