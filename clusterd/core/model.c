@@ -11,7 +11,7 @@
 
 void model_init(struct model *m)
 {
-	m->state = PB_NEW(Gantry__ClusterModel, gantry__cluster_model__init);
+	*m = (struct model){.state = PB_NEW(Gantry__ClusterModel, gantry__cluster_model__init)};
 	m->state->format = MODEL_FORMAT;
 	m->state->next_job_id = 1;
 	m->state->next_event_id = 1;
@@ -20,6 +20,7 @@ void model_init(struct model *m)
 
 void model_free(struct model *m)
 {
+	model__requests_free(m);
 	if (m->state)
 		gantry__cluster_model__free_unpacked(m->state, NULL);
 	m->state = NULL;
@@ -425,30 +426,6 @@ static void apply_watched(struct model_apply *a)
 		a->m->touched = touched || concerns_own_host(a);
 }
 
-static const Gantry__CommandResult *request_find(const Gantry__ClusterModel *s, const Gantry__Command *c)
-{
-	/* Repeats come soon after: the newest first. */
-	for (size_t i = s->n_requests; !model__empty(c->client) && i-- > 0;)
-		if (s->requests[i]->seq == c->seq && model__is(s->requests[i]->client, c->client))
-			return s->requests[i]->result;
-	return NULL;
-}
-
-static void request_keep(Gantry__ClusterModel *s, const Gantry__Command *c, const Gantry__CommandResult *result)
-{
-	Gantry__RequestRecord *r;
-
-	if (model__empty(c->client) || MUTANT(retry_applied_twice) || (MUTANT(result_not_kept) && result->status != STATUS(OK)))
-		return;
-	r = PB_NEW(Gantry__RequestRecord, gantry__request_record__init);
-	pb_set_string(&r->client, c->client);
-	r->seq = c->seq;
-	r->result = pb_clone(result);
-	PB_APPEND(s, requests, r);
-	if (s->n_requests > LIMIT_REQUESTS_KEPT)
-		PB_REMOVE(s, requests, 0);
-}
-
 /* The log counts a membership command from its place in the log on, whether the model likes it or not: the model's
  * voters follow the same rule, so that both always name the same. */
 static void voters_follow(Gantry__ClusterModel *s, const uint8_t *command, size_t len)
@@ -491,7 +468,7 @@ int model_apply(struct model *m, uint64_t index, uint64_t epoch, const uint8_t *
 	assert(index > m->state->applied_index && epoch >= m->state->applied_epoch);
 	m->state->applied_index = index;
 	m->state->applied_epoch = epoch;
-	first = request_find(m->state, a.cmd);
+	first = model__request_find(m, a.cmd);
 	if (first) {
 		*ret = pb_clone(first);
 	} else {
@@ -501,7 +478,7 @@ int model_apply(struct model *m, uint64_t index, uint64_t epoch, const uint8_t *
 			model__refuse(&a, STATUS(BAD_DATA), "a command of %zu bytes that cannot be read", len);
 		else
 			apply_watched(&a);
-		request_keep(m->state, a.cmd, a.result);
+		model__request_keep(m, a.cmd, a.result);
 		*ret = a.result;
 	}
 	if (cmd) {

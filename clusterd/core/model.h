@@ -14,9 +14,15 @@
 #define MODEL_FORMAT 1          /* of ClusterModel */
 #define MODEL_COMMAND_VERSION 1 /* of Command */
 
-/* own_host may be NULL. Whoever sets it is told by `touched` that a command may have changed what concerns that host (its goals, what its
- * agent's report asks for), and clears it; it is no part of the state. */
-struct model { Gantry__ClusterModel *state; const char *own_host; bool touched; };
+struct model_requests;
+
+/* What is beside the state is no part of it. */
+struct model {
+	Gantry__ClusterModel *state;
+	struct model_requests *requests;   /* an index of state->requests (model_requests.c); NULL: made when it is needed */
+	const char *own_host;              /* or NULL. Whoever sets it is told by `touched` that a command may have changed what concerns that host */
+	bool touched;                      /* (its goals, what its agent's report asks for), and clears it */
+};
 
 void model_init(struct model *m);
 void model_free(struct model *m);

@@ -1,5 +1,6 @@
 /* The inside of the model, shared by the model*.c files only.
- *   model.c          init, look-ups, snapshot, apply: dispatch, exactly-once, refusals, events
+ *   model.c          init, look-ups, snapshot, apply: dispatch, refusals, events
+ *   model_requests.c exactly-once
  *   model_hosts.c    cluster, members, their states, fence devices
  *   model_domains.c  what users ask of domains: create, undefine, start, stop, pause
  *   model_place.c    who runs a domain: the one mover, placing, waiting, reports, the end of a run
@@ -54,6 +55,12 @@ Gantry__Domain *model__domain_by_uuid(const struct model *m, const char *uuid);
 const char *model__host_word(Gantry__HostState state);
 const char *model__domain_word(Gantry__DomainState state);
 bool model__is_voter(const Gantry__ClusterModel *s, uint32_t node_id);
+
+/* ---- model_requests.c */
+/* What this request was answered when it was applied; NULL: it was not, or has no id. */
+const Gantry__CommandResult *model__request_find(struct model *m, const Gantry__Command *c);
+void model__request_keep(struct model *m, const Gantry__Command *c, const Gantry__CommandResult *result);
+void model__requests_free(struct model *m);   /* the index only */
 
 /* ---- model_hosts.c */
 int model__cluster_init(struct model_apply *a, const Gantry__CmdClusterInit *c);

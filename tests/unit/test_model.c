@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "lib/cleanup.h"
 #include "lib/limits.h"
 #include "tests/unit/model_fixture.h"
 
@@ -73,6 +74,114 @@ static void test_a_request_is_done_once(void **state)
 	assert_int_equal(f->m.state->n_pools, 1);
 	fixture_refused(f, 108, "exists", "{'pool_add': {'pool': {'name': 'p', 'type': 'dir', 'target': '/p'}}}");
 	gantry__command_result__free_unpacked(first, NULL);
+}
+
+static void note_of(struct fixture *f, const char *client, int seq)
+{
+	char *text = str_printf("{'client': '%s', 'seq': %d, 'event_note': {'severity': 'info', 'subject': 'host x', 'kind': 'note'}}", client, seq);
+
+	fixture_ok(f, text);
+	free(text);
+}
+
+/* A repeat makes none. */
+static bool makes_an_event(struct fixture *f, const char *client, int seq)
+{
+	uint64_t before = f->m.state->next_event_id;
+
+	note_of(f, client, seq);
+	return f->m.state->next_event_id > before;
+}
+
+static void test_busy_clients_do_not_push_out_the_request_of_a_slow_one(void **state)
+{
+	struct fixture *f = *state;
+	struct buf packed = {0};
+	struct err err = {0};
+
+	fixture_three_hosts(f);
+	note_of(f, "slow", 1);
+	for (int i = 1; i <= 3 * LIMIT_REQUESTS_KEPT; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "busy%d", i % 8);
+		note_of(f, name, i);
+	}
+	assert_int_equal(f->m.state->n_requests, LIMIT_REQUESTS_KEPT);
+	/* A new client takes none of the only ones either. */
+	note_of(f, "another", 1);
+	/* The same after a snapshot, where the index is made anew. */
+	model_snapshot(&f->m, &packed);
+	assert_int_equal(model_install(&f->m, packed.data, packed.len, &err), 0);
+	buf_free(&packed);
+	note_of(f, "a third", 1);
+	assert_int_equal(f->m.state->n_requests, LIMIT_REQUESTS_KEPT);
+	assert_false(makes_an_event(f, "slow", 1));
+	assert_false(makes_an_event(f, "another", 1));
+	assert_false(makes_an_event(f, "a third", 1));
+	assert_false(makes_an_event(f, "busy1", 3 * LIMIT_REQUESTS_KEPT - 7));
+	assert_true(makes_an_event(f, "busy1", 1));
+	/* Of more clients than that the oldest go. */
+	for (int i = 0; i < LIMIT_REQUESTS_KEPT; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "one%d", i);
+		note_of(f, name, 1);
+	}
+	assert_false(makes_an_event(f, "one0", 1));
+	assert_true(makes_an_event(f, "slow", 1));
+}
+
+static Gantry__Command *command_of(const char *text)
+{
+	char *copy = str_dup(text);
+	Gantry__Command *c;
+	json_t *json;
+
+	for (char *p = copy; *p; p++)
+		if (*p == '\'')
+			*p = '"';
+	json = fixture_json(copy);
+	c = fixture_message(json, &gantry__command__descriptor);
+	json_decref(json);
+	free(copy);
+	return c;
+}
+
+static void test_only_membership_commands_name_voters(void **state)
+{
+	static const struct { const char *json; bool names; } table[] = {
+		{"{'client': 'a', 'seq': 1, 'host_add': {'host': {'name': 'hostD', 'node_id': 4, 'address': '10.0.0.4'}}}", true},
+		{"{'host_remove': {'name': 'hostC', 'node_id': 3}}", true},
+		{"{'host_remove': {'name': 'hostX', 'node_id': 9}}", false},
+		{"{'cluster_init': {'name': 'x', 'host': {'name': 'hostA', 'node_id': 1}}}", false},
+		{"{'client': 'a', 'seq': 300, 'time_ms': 1700000000000, 'event_note': {'kind': 'k', 'text': 'host_add'}}", false},
+		{"{'pool_add': {'pool': {'name': 'p', 'type': 'dir', 'target': '/p'}}}", false},
+	};
+	static const uint32_t old[] = {1, 2, 3};
+	static const char damaged[] = "bÿÿÿÿ";   /* a host_add longer than what there is */
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		Gantry__Command *c = command_of(table[i].json);
+		struct buf packed = {0};
+		uint32_t *voters = NULL;
+		size_t n = 0;
+
+		pb_pack(c, &packed);
+		assert_int_equal(model_voters_of(packed.data, packed.len, old, 3, &voters, &n), table[i].names);
+		for (size_t cut = 0; cut < packed.len; cut++) {
+			uint8_t *part = mem_dup(packed.data, cut + 1);
+			uint32_t *ids = NULL;
+
+			model_voters_of(part, cut, old, 3, &ids, &n);
+			free(ids);
+			free(part);
+		}
+		free(voters);
+		buf_free(&packed);
+		gantry__command__free_unpacked(c, NULL);
+	}
+	assert_false(model_voters_of((const uint8_t *)damaged, sizeof(damaged) - 1, old, 3, NULL, NULL));
 }
 
 static void apply_raw(struct fixture *f, const void *data, size_t len, int rc)
@@ -288,6 +397,8 @@ int main(void)
 		T(test_older_epoch_is_refused),
 		T(test_a_decision_about_an_earlier_life),
 		T(test_a_request_is_done_once),
+		T(test_busy_clients_do_not_push_out_the_request_of_a_slow_one),
+		T(test_only_membership_commands_name_voters),
 		T(test_newer_commands_stop_this_program),
 		T(test_a_newer_snapshot_is_not_installed),
 		T(test_voters),
