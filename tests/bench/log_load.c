@@ -65,7 +65,7 @@ static void client_connect(struct client *client);
 static void load_fail(struct load *load, const char *what)
 {
 	if (!load->failure[0])
-		snprintf(load->failure, sizeof(load->failure), "%s", what);
+		snprintf(load->failure, sizeof(load->failure), "%.250s", what);
 	uv_stop(&load->loop);
 }
 
@@ -211,7 +211,7 @@ static void client_answered(struct client *client, Gantry__Status status, const 
 	} else if (is_to_repeat(status)) {
 		rpc_conn_close(client->conn, NULL);
 	} else {
-		snprintf(what, sizeof(what), "%s: command %llu was refused (%d): %s", client->name, (unsigned long long)client->seq,
+		snprintf(what, sizeof(what), "%s: command %llu was refused (%d): %.120s", client->name, (unsigned long long)client->seq,
 			 (int)status, text);
 		load_fail(client->load, what);
 	}

@@ -2,6 +2,7 @@
 
     tools/bench migration [--json FILE] [--runs N]   clusterctl migrate beside raw QEMU over TCP, in turn
     tools/bench failover  [--json FILE] [--runs N]   host killed to domain running, by part, beside QEMU's own start
+    tools/bench log       [--json FILE] [--runs N]   commits of the replicated log, beside etcd and cibadmin (bench_log.py)
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 from . import Lab
+from .bench_log import bench_log
 from .cluster import Cluster, wait_until
 from .layout import TREE
 
@@ -168,19 +170,24 @@ def raw_start(lab, memory, mb):
         pair.close()
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["migration", "failover"])
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--memory", type=int, default=512, help="MiB of the guest")
-    parser.add_argument("--build", default=str(TREE / "build"))
-    options = parser.parse_args()
+def bench_domains(options):
     with Lab(f"bench-{os.getpid()}", hosts=3, build=options.build, with_parent=os.getpid()) as lab:
         cluster = Cluster(lab, print)
         cluster.create_all()
         bench = bench_migration if options.what == "migration" else bench_failover
-        result = bench(cluster, options.runs, options.memory, options.memory // 2)
+        return bench(cluster, options.runs, options.memory, options.memory // 2)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["migration", "failover", "log"])
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--memory", type=int, default=512, help="MiB of the guest")
+    parser.add_argument("--build", default=str(TREE / "build"))
+    parser.add_argument("--seconds", type=float, default=5, help="log: of each measurement")
+    options = parser.parse_args()
+    result = bench_log(options.build, options.runs, options.seconds) if options.what == "log" else bench_domains(options)
     print(json.dumps(result, indent=1))
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
