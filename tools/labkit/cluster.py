@@ -99,8 +99,8 @@ class Cluster:
                 return domain
         return None
 
-    def events(self, kind=None, after_ms=0):
-        lines = self.ctl("events", "-o", "json").stdout.splitlines()   # one JSON object a line: it can be followed
+    def events(self, kind=None, after_ms=0, host=None):
+        lines = self.ctl("events", "-o", "json", host=host).stdout.splitlines()   # one JSON object a line: it can be followed
         return [event for event in map(json.loads, lines)
                 if int(event["time_ms"]) >= after_ms and kind in (None, event["kind"])]
 
