@@ -209,7 +209,8 @@ int store_db_open(const char *path, struct store_db **ret, struct err *err)
 	int rc;
 
 	db->path = str_dup(path);
-	rc = sqlite3_open_v2(path, &db->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, NULL);
+	/* Without locks of its own: nobody uses it from two threads at once. */
+	rc = sqlite3_open_v2(path, &db->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (rc != SQLITE_OK)
 		rc = fail(db, rc, "opening", err);
 	else
@@ -461,19 +462,29 @@ static int write_op(struct store_db *db, const struct store_op *op)
 		rc = write_snapshot(db, op);
 	for (size_t i = 0; rc == SQLITE_OK && i < op->n_entries; i++)
 		rc = insert_entry(db, &op->entries[i]);
-	if (rc == SQLITE_OK)
-		rc = meta_set(db, "promised_epoch", op->promised_epoch);
-	if (rc == SQLITE_OK)
-		rc = meta_set(db, "commit_index", op->commit_index);
 	return rc;
+}
+
+/* The numbers that every batch carries: those of the last one stand, so only they are written. */
+static int write_numbers(struct store_db *db, const struct store_op *op)
+{
+	int rc = op ? meta_set(db, "promised_epoch", op->promised_epoch) : SQLITE_OK;
+
+	return op && rc == SQLITE_OK ? meta_set(db, "commit_index", op->commit_index) : rc;
 }
 
 int store_db_write(struct store_db *db, const struct store_op *list, struct err *err)
 {
+	const struct store_op *last_batch = NULL;
 	int rc = run_numbers(db, SQL_BEGIN, 0, 0, 0);
 
-	for (; rc == SQLITE_OK && list; list = list->next)
+	for (; rc == SQLITE_OK && list; list = list->next) {
 		rc = write_op(db, list);
+		if (!list->own_snapshot && !list->remember)
+			last_batch = list;
+	}
+	if (rc == SQLITE_OK)
+		rc = write_numbers(db, last_batch);
 	if (rc == SQLITE_OK)
 		rc = run_numbers(db, SQL_COMMIT, 0, 0, 0);
 	if (rc == SQLITE_OK)
