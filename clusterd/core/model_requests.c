@@ -55,7 +55,7 @@ static struct request_client *find_client(const struct model_requests *index, co
 	return c;
 }
 
-static void index_add(struct model_requests *index, Gantry__RequestRecord *record)
+static struct request_client *index_add(struct model_requests *index, Gantry__RequestRecord *record)
 {
 	struct request_node *node = mem_alloc(sizeof(*node)), **at = &index->nodes[bucket(record->client, record->seq)];
 	struct request_client *client = find_client(index, record->client);
@@ -75,6 +75,7 @@ static void index_add(struct model_requests *index, Gantry__RequestRecord *recor
 	node->record = record;
 	node->next = *at;
 	*at = node;
+	return client;
 }
 
 /* Of a client only its oldest goes. */
@@ -135,42 +136,59 @@ const Gantry__CommandResult *model__request_find(struct model *m, const Gantry__
 
 static bool is_newest(const struct model_requests *index, const Gantry__RequestRecord *record)
 {
-	const struct request_client *client = find_client(index, record->client);
-
-	return client->newest->record == record;
+	return find_client(index, record->client)->newest->record == record;
 }
 
-static void make_room(struct model *m, struct model_requests *index, const char *client)
+/* Where a record stands: they are in the order in which their commands stood in the log. */
+static size_t place_of(const Gantry__ClusterModel *s, const Gantry__RequestRecord *record)
 {
-	Gantry__ClusterModel *s = m->state;
-	const struct request_client *same = find_client(index, client);
-	size_t i = 0;
+	size_t low = 0, high = s->n_requests;
 
-	if (same)
-		while (s->requests[i] != same->oldest->record)
-			i++;
-	else
-		while (i < s->n_requests && is_newest(index, s->requests[i]))
-			i++;
-	if (i == s->n_requests)
-		i = 0;
-	index_remove(index, find(index, s->requests[i]->client, s->requests[i]->seq));
-	PB_REMOVE(s, requests, i);
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (s->requests[middle]->result->log_index < record->result->log_index)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low < s->n_requests && s->requests[low] == record)
+		return low;
+	for (low = 0; s->requests[low] != record; low++)
+		;
+	return low;
+}
+
+/* One has to go: which, see above. client: of the newest one. */
+static size_t choose_victim(const Gantry__ClusterModel *s, const struct model_requests *index, const struct request_client *client)
+{
+	if (client->oldest != client->newest)
+		return place_of(s, client->oldest->record);
+	for (size_t i = 0; i < s->n_requests; i++)
+		if (!is_newest(index, s->requests[i]))
+			return i;
+	return 0;
 }
 
 void model__request_keep(struct model *m, const Gantry__Command *c, const Gantry__CommandResult *result)
 {
+	Gantry__ClusterModel *s = m->state;
 	struct model_requests *index = index_of(m);
+	const struct request_client *client;
 	Gantry__RequestRecord *r;
 
 	if (model__empty(c->client) || MUTANT(retry_applied_twice) || (MUTANT(result_not_kept) && result->status != STATUS(OK)))
 		return;
-	if (m->state->n_requests >= LIMIT_REQUESTS_KEPT)
-		make_room(m, index, c->client);
 	r = PB_NEW(Gantry__RequestRecord, gantry__request_record__init);
 	pb_set_string(&r->client, c->client);
 	r->seq = c->seq;
 	r->result = pb_clone(result);
-	PB_APPEND(m->state, requests, r);
-	index_add(index, r);
+	PB_APPEND(s, requests, r);
+	client = index_add(index, r);
+	if (s->n_requests > LIMIT_REQUESTS_KEPT) {
+		size_t i = choose_victim(s, index, client);
+
+		index_remove(index, find(index, s->requests[i]->client, s->requests[i]->seq));
+		PB_REMOVE(s, requests, i);
+	}
 }
