@@ -22,6 +22,8 @@ COMMAND_BYTES = 200
 WARM_S = 1
 SLOW_MS = 5
 FSYNCS = 200
+QUIET_S = 0.5
+BUSY_WARN = 0.1
 REALTIME_ROUNDS = 2
 CIBADMIN_S = 8
 STATE_DIR = "/var/tmp/gantry-bench"
@@ -57,6 +59,18 @@ def fsync_ms(folder):
         os.close(file)
         path.unlink()
     return times
+
+
+def busy_elsewhere():
+    """Part of the machine's CPU time that is used while nothing of ours is measured."""
+    def ticks():
+        with open("/proc/stat") as stat:
+            numbers = [int(number) for number in stat.readline().split()[1:9]]
+        return sum(numbers), numbers[3] + numbers[4]
+    total, idle = ticks()
+    time.sleep(QUIET_S)
+    total_after, idle_after = ticks()
+    return round(1 - (idle_after - idle) / max(1, total_after - total), 3)
 
 
 def schedule(lab, realtime):
@@ -163,7 +177,8 @@ def say_run(what, run):
 
 def measure_beside(lab, rounds, seconds):
     """Rounds of ours and of etcd in turn, then real-time scheduling, then cibadmin."""
-    runs = {"clients64": [], "clients1": [], "etcd64": [], "etcd1": [], "realtime64": [], "realtime1": [], "fsync_ms": []}
+    runs = {"clients64": [], "clients1": [], "etcd64": [], "etcd1": [], "realtime64": [], "realtime1": [], "fsync_ms": [],
+            "busy_elsewhere": []}
     ours = Ours(lab, print)
     etcd = Etcd(lab)
     schedule(lab, realtime=False)
@@ -171,6 +186,7 @@ def measure_beside(lab, rounds, seconds):
         for number in range(1, rounds + 1):
             runs["fsync_ms"].append(middle(fsync_ms(lab.host_path("hostA", "/var/lib/gantry"))))
             for name, who, clients in (("clients64", ours, 64), ("etcd64", etcd, 64), ("clients1", ours, 1), ("etcd1", etcd, 1)):
+                runs["busy_elsewhere"].append(busy_elsewhere())
                 runs[name].append(who.run(clients, seconds))
                 say_run(f"round {number}, {name}", runs[name][-1])
     finally:
@@ -238,9 +254,11 @@ def bench_log(build, rounds, seconds):
               "slow_fsync": {**summary(runs["slow_fsync"]), "added_ms": SLOW_MS},
               "realtime": {"clients64": summary(runs["realtime64"]), "clients1": summary(runs["realtime1"])},
               "command_bytes": COMMAND_BYTES, "seconds": seconds, "cores": os.cpu_count(), "corosync_scheduling": "normal",
-              "versions": versions(), "runs": runs}
+              "versions": versions(), "busy_elsewhere": middle(runs["busy_elsewhere"]), "runs": runs}
     result["targets"] = []
     for what, figure, target, reached in targets(result):
         print(f"{what}: {figure} ({target}: {'reached' if reached else 'NOT reached'})")
         result["targets"].append({"what": what, "figure": figure, "target": target, "reached": reached})
+    if result["busy_elsewhere"] > BUSY_WARN:
+        print(f"other work used {result['busy_elsewhere']:.0%} of this machine's CPU time between the measurements: only the ratios mean much")
     return result
