@@ -39,7 +39,7 @@ struct load {
 	unsigned n_addresses, n_clients, bytes;
 	int port;
 	double warm_s, seconds;
-	bool measuring;
+	bool measuring, closing;
 	uint64_t begin_ns, end_ns;
 	uint32_t *latency_us;
 	size_t n_latency, cap_latency;
@@ -48,7 +48,7 @@ struct load {
 
 static void load_fail(struct load *load, const char *what)
 {
-	if (!load->failure[0])
+	if (!load->failure[0] && !load->closing)
 		snprintf(load->failure, sizeof(load->failure), "%.200s", what);
 	uv_stop(&load->loop);
 }
@@ -205,6 +205,13 @@ static void load_run(struct load *load)
 	}
 	if (!load->failure[0])
 		uv_run(&load->loop, UV_RUN_DEFAULT);
+	for (unsigned i = 0; i < load->n_clients; i++)
+		if (!uv_is_closing((uv_handle_t *)&clients[i].tcp))
+			uv_close((uv_handle_t *)&clients[i].tcp, NULL);
+	uv_close((uv_handle_t *)&load->clock, NULL);
+	load->closing = true;
+	uv_run(&load->loop, UV_RUN_DEFAULT);
+	uv_loop_close(&load->loop);
 	free(clients);
 }
 

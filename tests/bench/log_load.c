@@ -330,6 +330,25 @@ static void load_run(struct load *load)
 		load->end_ns = uv_hrtime();
 }
 
+static void load_free(struct load *load)
+{
+	for (unsigned i = 0; i < load->n_clients; i++) {
+		struct client *client = &load->clients[i];
+
+		client->done = true;
+		if (client->conn)
+			rpc_conn_close(client->conn, NULL);
+		uv_close((uv_handle_t *)&client->timer, NULL);
+	}
+	uv_close((uv_handle_t *)&load->clock, NULL);
+	uv_run(&load->loop, UV_RUN_DEFAULT);
+	uv_loop_close(&load->loop);
+	free(load->clients);
+	free(load->latency_us);
+	if (load->acked_fd >= 0)
+		close(load->acked_fd);
+}
+
 static int by_size(const void *a, const void *b)
 {
 	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
@@ -421,6 +440,6 @@ int main(int argc, char **argv)
 	load_print(&load);
 	if (load.failure[0])
 		fprintf(stderr, "log_load: %s\n", load.failure);
-	/* The process ends here: what libuv still holds goes with it. */
+	load_free(&load);
 	return load.failure[0] ? 1 : 0;
 }
