@@ -14,6 +14,7 @@
 #define PATH_CTL_SOCKET "/run/gantry/ctl.sock"
 #define PATH_AGENT_SOCKET "/run/gantry/agent.sock"
 #define PATH_DOMAINS "/run/gantry/domains"              /* UUID/: pid, qmp.sock, oob.sock, console.sock, state.json */
+#define PATH_ENDED "/run/gantry/ended"                  /* UUID: how its last generation ended */
 #define PATH_LOG "/var/log/gantry"                      /* qemu-NAME.log, console-NAME.log */
 #define PATH_COROSYNC_CONF "/etc/corosync/corosync.conf"
 #define PATH_COROSYNC_AUTHKEY "/etc/corosync/authkey"

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/daemon/agent_pass.h"
+#include "agent/daemon/ended_note.h"
 #include "hypervisor/qemu_args.h"
 #include "lib/buf.h"
 #include "lib/limits.h"
@@ -102,6 +103,7 @@ void agent_forget_domains(struct agent *a)
 			continue;
 		}
 		*p = d->next;
+		ended_note_remove(d->uuid);
 		agent__free_domain(d);
 	}
 }

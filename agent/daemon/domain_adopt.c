@@ -15,6 +15,7 @@
 #include "agent/daemon/domain_end.h"
 #include "agent/daemon/domain_note.h"
 #include "agent/daemon/domain_run.h"
+#include "agent/daemon/ended_note.h"
 #include "hypervisor/qemu_args.h"
 #include "hypervisor/qmp.h"
 #include "lib/buf.h"
@@ -127,6 +128,7 @@ unsigned domain_adopt_all(struct agent *a)
 	unsigned found = 0;
 	struct dirent *e;
 
+	ended_note_load_all(a);
 	if (dir == NULL)
 		return 0;
 	while ((e = readdir(dir)) != NULL) {

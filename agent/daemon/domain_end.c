@@ -9,6 +9,7 @@
 #include "agent/daemon/console.h"
 #include "agent/daemon/domain_note.h"
 #include "agent/daemon/domain_start.h"
+#include "agent/daemon/ended_note.h"
 #include "agent/daemon/migration_host.h"
 #include "hypervisor/qemu_args.h"
 #include "hypervisor/qmp.h"
@@ -21,10 +22,17 @@ _Static_assert(DESTROY_QUIT_MS < SELFFENCE_KILL_TAKES_MS, "a destroy under way m
 
 void domain_end_record(struct domain *d, uint64_t generation, Gantry__DomainState state, const char *reason)
 {
+	struct err err;
+
+	if (ended_note_write(d, generation, state, reason, &err) < 0) {
+		/* Not on record is not reported: the domain is started here again, which is safe. */
+		log_error("domain %s: its end cannot be noted, and so not be reported: %s", d->name, err.text);
+		return;
+	}
 	d->ended_generation = generation;
 	d->ended_state = state;
-	d->ended_guest_shutdown = false;
-	d->ended_guest_reboot = false;
+	d->ended_guest_shutdown = d->guest_shutdown;
+	d->ended_guest_reboot = d->guest_reboot;
 	agent_set_text(&d->ended_reason, reason);
 }
 
@@ -136,8 +144,6 @@ static void domain_end__on_record(struct domain *d)
 
 	if (d->end == END_STOPPED || d->end == END_CRASHED || d->end == END_FAILED) {
 		domain_end_record(d, d->generation, states[d->end], d->end_reason);
-		d->ended_guest_shutdown = d->guest_shutdown;
-		d->ended_guest_reboot = d->guest_reboot;
 	}
 	if (d->end == END_RETRY)
 		agent_set_text(&d->trouble, d->end_reason);

@@ -15,5 +15,5 @@ void domain_end_exited(struct domain *d, int exit_status, const char *log_tail);
 void domain_end_reap(struct domain *d);
 /* OP_CLEAN: leases, taps, folder; then the domain is absent and its end is on record. */
 void domain_end_clean(struct domain *d);
-/* Puts an end on record that had no QEMU. */
+/* Puts an end on record: noted first (ended_note.h), then reported. */
 void domain_end_record(struct domain *d, uint64_t generation, Gantry__DomainState state, const char *reason);

@@ -129,6 +129,8 @@ static int main__prepare(struct agent *a, const char *config, struct err *err)
 	if (rc == 0)
 		rc = path_make_dirs(PATH_DOMAINS, 0711, err);
 	if (rc == 0)
+		rc = path_make_dirs(PATH_ENDED, 0700, err);
+	if (rc == 0)
 		rc = path_make_dirs(PATH_LOG, 0755, err);
 	if (rc == 0)
 		rc = goals_note_load(a, err);

@@ -178,6 +178,24 @@ def test_restarts_of_the_agent_do_not_touch_the_guest(box, poke):
         wait_until("history and dots", lambda: len(console.console) > 5, 10)
 
 
+def test_an_end_that_was_reported_is_not_forgotten(box, poke):
+    """The cluster may act on the word long after it was said: a new agent must not start the same generation again."""
+    running(poke, box)
+    os.kill(box.qemus()[0], signal.SIGKILL)
+    poke.wait_domain(DOM, "crashed", 1)
+    box.kill_agent()
+    box.start_agent()
+    again = Poke(box)
+    again.goals.update(index=50, domains=poke.goals["domains"])
+    again.push()
+    assert "signal 9" in again.wait_domain(DOM, "crashed", 1)["reason"]
+    time.sleep(0.5)
+    assert box.qemus() == []
+    running(again, box, 2)
+    again.push(domains=[])
+    wait_until("the note is gone", lambda: not os.listdir(box.path("/run/gantry/ended")))
+
+
 def test_the_death_of_a_qemu_while_the_agent_is_away_is_a_crash(box, poke):
     running(poke, box)
     box.kill_agent()

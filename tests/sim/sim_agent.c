@@ -248,6 +248,7 @@ static void forget(struct sim_agent *a)
 		*p = d->next;
 		if (a->domains_end == &d->next)
 			a->domains_end = p;
+		domain_ended_forget(d);
 		domain_free(d);
 	}
 }
@@ -534,6 +535,12 @@ void agent_stop(struct sim *s, struct sim_host *h)
 
 static void notes_lost(struct sim_agent *a)
 {
+	while (a->ended) {
+		struct sim_ended *e = a->ended;
+
+		a->ended = e->next;
+		free(e);
+	}
 	while (a->notes) {
 		struct sim_note *n = a->notes;
 

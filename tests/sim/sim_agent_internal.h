@@ -110,6 +110,15 @@ struct sim_note {
 	enum note_stage stage;
 	bool ha, has_run;
 };
+/* Likewise: how a generation ended. */
+struct sim_ended {
+	struct sim_ended *next;
+	struct sim_shape shape;
+	uint64_t generation;
+	Gantry__DomainState state;
+	char reason[SIM_TEXT];
+	bool guest_shutdown;
+};
 struct sim_domain {
 	struct sim_domain *next;
 	struct sim_agent *agent;
@@ -159,6 +168,7 @@ void domain_end_begin(struct sim *s, struct sim_domain *d, enum domain_end end, 
 void domain_settled(struct sim *s, struct sim_domain *d, int rc, const char *reason);
 void domain_held(struct sim *s, struct sim_domain *d);
 void domain_note(struct sim *s, struct sim_domain *d, enum note_stage stage);
+void domain_ended_forget(struct sim_domain *d);
 void domain_adopt_all(struct sim *s, struct sim_agent *a);
 /* Of its two files: */
 struct sim_vm *domain_vm(const struct sim_domain *d);   /* NULL: none that lives */
@@ -192,6 +202,7 @@ struct sim_agent {
 	struct sim_host *host;
 	struct sim_vm *vms;                /* processes of the host */
 	struct sim_note *notes;
+	struct sim_ended *ended;
 	uint64_t last_quorum_ms;           /* in /run; 0 none */
 	char disk_cluster[64];             /* on the disk: survives the power */
 	uint64_t disk_epoch, disk_index;

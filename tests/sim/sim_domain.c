@@ -143,12 +143,38 @@ static void note_remove(struct sim_domain *d)
 
 /* ---- ends ---- */
 
-static void end_record(struct sim_domain *d, uint64_t generation, Gantry__DomainState state, const char *reason)
+static struct sim_ended **ended_of(struct sim_agent *a, const struct sim_shape *shape)
 {
-	d->ended_generation = generation;
-	d->ended_state = state;
-	d->ended_guest_shutdown = false;
+	struct sim_ended **p = &a->ended;
+
+	while (*p && ((*p)->shape.key != shape->key || strcmp((*p)->shape.uuid, shape->uuid) != 0))
+		p = &(*p)->next;
+	return p;
+}
+
+void domain_ended_forget(struct sim_domain *d)
+{
+	struct sim_ended **p = ended_of(d->agent, &d->shape), *gone = *p;
+
+	if (!gone)
+		return;
+	*p = gone->next;
+	free(gone);
+}
+
+/* The note comes before the word (agent/daemon/ended_note.h). */
+static void end_record(struct sim_domain *d, uint64_t generation, Gantry__DomainState state, const char *reason, bool guest_shutdown)
+{
+	struct sim_ended **p = ended_of(d->agent, &d->shape);
+
+	if (!*p)
+		*p = mem_alloc(sizeof(**p));
+	(*p)->shape = d->shape;
+	(*p)->generation = d->ended_generation = generation;
+	(*p)->state = d->ended_state = state;
+	(*p)->guest_shutdown = d->ended_guest_shutdown = guest_shutdown;
 	snprintf(d->ended_reason, sizeof(d->ended_reason), "%s", reason);
+	snprintf((*p)->reason, sizeof((*p)->reason), "%s", reason);
 }
 
 static void end_is(struct sim *s, struct sim_domain *d, enum domain_end end, const char *reason)
@@ -228,8 +254,7 @@ static void end_on_record(struct sim_domain *d)
 	static const Gantry__DomainState states[] = {[END_STOPPED] = STATE(STOPPED), [END_CRASHED] = STATE(CRASHED), [END_FAILED] = STATE(FAILED)};
 
 	if (d->end == END_STOPPED || d->end == END_CRASHED || d->end == END_FAILED) {
-		end_record(d, d->generation, states[d->end], d->end_reason);
-		d->ended_guest_shutdown = d->guest_shutdown;
+		end_record(d, d->generation, states[d->end], d->end_reason, d->guest_shutdown);
 	}
 	domain_set_trouble(d, d->end == END_RETRY ? d->end_reason : "");
 	if (d->end != END_RETRY)
@@ -309,6 +334,14 @@ static void adopt(struct sim *s, struct sim_agent *a, const struct sim_note *n)
 
 void domain_adopt_all(struct sim *s, struct sim_agent *a)
 {
+	for (const struct sim_ended *e = a->ended; e; e = e->next) {
+		struct sim_domain *d = domain_get(s, a, &e->shape);
+
+		d->ended_generation = e->generation;
+		d->ended_state = e->state;
+		d->ended_guest_shutdown = e->guest_shutdown;
+		snprintf(d->ended_reason, sizeof(d->ended_reason), "%s", e->reason);
+	}
 	for (const struct sim_note *n = a->notes; n; n = n->next)
 		adopt(s, a, n);
 }
@@ -416,7 +449,7 @@ void domain_pass(struct sim *s, struct sim_domain *d)
 	in.actual_generation = d->generation;
 	in.fenced = a->fenced;
 	if (domain_fate_image_lost(&in, ended)) {
-		end_record(d, d->goal.generation, STATE(CRASHED), "the guest was lost on its new host after the migration was committed");
+		end_record(d, d->goal.generation, STATE(CRASHED), "the guest was lost on its new host after the migration was committed", false);
 		a->report_now = true;
 		ended = true;
 	}

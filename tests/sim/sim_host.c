@@ -361,16 +361,6 @@ void host_freeze(struct sim *s, struct sim_host *h)
 	group_changed(s, 0);
 }
 
-void host_thaw(struct sim *s, struct sim_host *h)
-{
-	if (!h->frozen)
-		return;
-	h->frozen = false;
-	sim_thawed(s, h);
-	group_kick(s, h);
-	group_changed(s, 100 + sim_random(s, 200000));
-}
-
 /* ---- well or not -------------------------------------------------------------------------------------- */
 
 void host_ailing(struct sim *s, struct sim_host *h)
@@ -404,7 +394,7 @@ static bool is_well(const struct sim *s, const struct sim_host *h)
 	return node_is_current(h->member->node);
 }
 
-static void look(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+static void look_at_all(struct sim *s)
 {
 	for (unsigned i = 1; i <= s->o.hosts; i++) {
 		struct sim_host *one = &s->host[i];
@@ -414,7 +404,24 @@ static void look(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 		else if (!one->healthy_us)
 			one->healthy_us = s->now_us;
 	}
+}
+
+static void look(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+{
+	look_at_all(s);
 	sim_after(s, 500000, NULL, LIFE_POWER, look, 0, NULL, NULL);
+}
+
+void host_thaw(struct sim *s, struct sim_host *h)
+{
+	if (!h->frozen)
+		return;
+	h->frozen = false;
+	sim_thawed(s, h);
+	group_kick(s, h);
+	group_changed(s, 100 + sim_random(s, 200000));
+	/* Those that it cannot reach are not well from now on. */
+	look_at_all(s);
 }
 
 void host_new(struct sim *s, struct sim_host *h)
