@@ -8,12 +8,33 @@
 
 #include "clusterd/core/clog_internal.h"
 
+static void *arena_alloc(void *data, size_t size)
+{
+	struct clog_arena *a = data;
+	size_t words = (size + sizeof(uint64_t) - 1) / sizeof(uint64_t);
+	void *p = a->room + a->used;
+
+	if (words > CLOG_ARENA_WORDS - a->used)
+		return mem_alloc(size);
+	a->used += words;
+	return p;
+}
+
+static void arena_free(void *data, void *p)
+{
+	struct clog_arena *a = data;
+
+	if (p && ((uint64_t *)p < a->room || (uint64_t *)p >= a->room + CLOG_ARENA_WORDS))
+		free(p);
+}
+
 struct clog *clog_new(uint32_t node, struct clog_disk_state *disk, clog_voters_fn voters_of)
 {
 	struct clog *c = mem_alloc(sizeof(*c));
 
 	c->node = node;
 	c->voters_of = voters_of;
+	c->arena.allocator = (ProtobufCAllocator){.alloc = arena_alloc, .free = arena_free, .allocator_data = &c->arena};
 	c->kept = disk->kept_entries ? disk->kept_entries : LIMIT_CLOG_KEPT_ENTRIES;
 	c->promised = disk->promised_epoch;
 	c->snapshot_index = disk->snapshot_index;
@@ -65,6 +86,7 @@ void clog_free(struct clog *c)
 	free(c->deciding_voters);
 	free(c->deciding_old);
 	free(c->proven);
+	free(c->acked);
 	free(c->tail);
 	free(c->queue);
 	free(c->sent);
@@ -211,8 +233,11 @@ static void on_disk_done(struct clog *c, uint64_t serial, int rc)
 
 static void on_message(struct clog *c, uint32_t sender, const uint8_t *data, size_t len)
 {
-	Gantry__ClogMessage *m = gantry__clog_message__unpack(NULL, len, data);
+	Gantry__ClogMessage *m;
 	struct clog_peer *p = clog__peer(c, sender);
+
+	c->arena.used = 0;
+	m = gantry__clog_message__unpack(&c->arena.allocator, len, data);
 
 	if (!m)
 		return;
@@ -257,7 +282,7 @@ static void on_message(struct clog *c, uint32_t sender, const uint8_t *data, siz
 	default:
 		break;
 	}
-	gantry__clog_message__free_unpacked(m, NULL);
+	gantry__clog_message__free_unpacked(m, &c->arena.allocator);
 }
 
 static void on_soft(struct clog *c, uint32_t kind, const uint8_t *data, size_t len)

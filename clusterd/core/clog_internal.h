@@ -21,6 +21,7 @@
 #define CLOG_CHUNK_BYTES (700u << 10)
 #define CLOG_CHUNKS_PER_REQUEST 4
 #define CLOG_ALONE_VOTERS_MAX 4     /* half of so many at most may decide alone */
+#define CLOG_ARENA_WORDS 2048       /* a small message is unpacked in here; the parts of a large one that do not fit on the heap */
 #define CLOG_TAIL_MAX 50000         /* entries that a late member buffers while it catches up */
 
 struct clog_entry {
@@ -137,6 +138,7 @@ struct clog {
 	uint32_t *synced;
 	size_t n_synced;
 	uint64_t durable;
+	uint64_t *acked;                 /* of the voters, while they are counted */
 	uint64_t ack_said;
 	bool ack_flying;
 	uint64_t ack_ms;
@@ -151,6 +153,7 @@ struct clog {
 	size_t n_batches, cap_batches;
 	uint64_t next_batch;
 
+	struct clog_arena { ProtobufCAllocator allocator; size_t used; uint64_t room[CLOG_ARENA_WORDS]; } arena;   /* of the message at hand */
 	uint64_t now_ms;
 	struct clog_action *actions;
 	size_t n_actions, cap_actions;

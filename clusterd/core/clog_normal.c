@@ -279,29 +279,45 @@ void clog__apply_committed(struct clog *c)
 	}
 }
 
-static bool is_acked_by(const struct clog *c, uint64_t index, const struct clog_voters *voters)
+static int newest_first(const void *a, const void *b)
 {
-	size_t votes = 0;
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
 
+	return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* The highest index that a majority of these voters has acked. */
+static uint64_t acked_by(struct clog *c, const struct clog_voters *voters)
+{
+	size_t n = 0, majority = voters->n / 2 + !MUTANT(commit_one_ack_short);
+
+	c->acked = mem_realloc(c->acked, (c->n_members + 1) * sizeof(*c->acked));
 	for (size_t i = 0; i < c->n_members; i++)
-		votes += c->peers[i].acked >= index && clog__is_voter(voters->ids, voters->n, c->peers[i].node);
-	return votes >= voters->n / 2 + !MUTANT(commit_one_ack_short);
+		if (clog__is_voter(voters->ids, voters->n, c->peers[i].node))
+			c->acked[n++] = c->peers[i].acked;
+	if (!majority || n < majority)
+		return 0;
+	qsort(c->acked, n, sizeof(*c->acked), newest_first);
+	return c->acked[majority - 1];
 }
 
 static void advance_commit(struct clog *c)
 {
-	const struct clog_voters *voters = clog__voters(c), *old = clog__old_voters(c);
-	uint64_t best = 0;
+	const struct clog_voters *now = clog__voters(c), *old;
+	uint64_t best, by_old;
+	size_t beyond = 0;
 
-	/* The highest index that a quorum has acked: each voter's own claim is a candidate. */
-	for (size_t i = 0; i < c->n_members; i++) {
-		uint64_t index = c->peers[i].acked;
-
-		if (index <= best || index > clog__last_index(c))
-			continue;
-		if (is_acked_by(c, index, voters) && (!old || is_acked_by(c, index, old)))
-			best = index;
-	}
+	/* Most acks are not the one that makes a majority. */
+	for (size_t i = 0; i < c->n_members; i++)
+		beyond += c->peers[i].acked > c->commit;
+	if (beyond < now->n / 2 + !MUTANT(commit_one_ack_short))
+		return;
+	old = clog__old_voters(c);
+	best = acked_by(c, now);
+	by_old = old ? acked_by(c, old) : best;
+	best = by_old < best ? by_old : best;
+	if (best > clog__last_index(c))
+		best = clog__last_index(c);
 	if (best > c->commit && (best > c->base_index || MUTANT(old_entries_by_counting))) {
 		c->commit = best;
 		clog__apply_committed(c);
@@ -319,7 +335,7 @@ void clog__on_ack(struct clog *c, uint32_t sender, const Gantry__ClogAck *m)
 		c->ack_flying = false;
 		clog__normal_durable(c);
 	}
-	if (c->phase == CLOG_NORMAL)
+	if (c->phase == CLOG_NORMAL && m->index > c->commit)
 		advance_commit(c);
 }
 

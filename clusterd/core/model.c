@@ -11,7 +11,7 @@
 
 void model_init(struct model *m)
 {
-	*m = (struct model){.state = PB_NEW(Gantry__ClusterModel, gantry__cluster_model__init)};
+	*m = (struct model){.state = PB_NEW(Gantry__ClusterModel, gantry__cluster_model__init), .use = model__use_new()};
 	m->state->format = MODEL_FORMAT;
 	m->state->next_job_id = 1;
 	m->state->next_event_id = 1;
@@ -21,6 +21,8 @@ void model_init(struct model *m)
 void model_free(struct model *m)
 {
 	model__requests_free(m);
+	free(m->use);
+	m->use = NULL;
 	if (m->state)
 		gantry__cluster_model__free_unpacked(m->state, NULL);
 	m->state = NULL;
@@ -46,6 +48,7 @@ int model_install(struct model *m, const uint8_t *data, size_t len, struct err *
 	}
 	model_free(m);
 	m->state = s;
+	m->use = model__use_new();
 	m->touched = true;
 	return 0;
 }
@@ -71,10 +74,18 @@ Gantry__Host *model_host_by_node(const struct model *m, uint32_t node_id)
 Gantry__Domain *model__domain_by_uuid(const struct model *m, const char *uuid)
 {
 	const Gantry__ClusterModel *s = m->state;
+	size_t *hint = m->use ? &m->use->hint : NULL;
 
-	for (size_t i = 0; i < s->n_domains; i++)
-		if (model__is(s->domains[i]->spec->uuid, uuid))
-			return s->domains[i];
+	/* One command asks several times for the same one. */
+	if (hint && *hint < s->n_domains && model__is(s->domains[*hint]->spec->uuid, uuid))
+		return s->domains[*hint];
+	for (size_t i = 0; i < s->n_domains; i++) {
+		if (!model__is(s->domains[i]->spec->uuid, uuid))
+			continue;
+		if (hint)
+			*hint = i;
+		return s->domains[i];
+	}
 	return NULL;
 }
 
@@ -129,27 +140,6 @@ Gantry__Job *model_job(const struct model *m, uint64_t id)
 			high = mid;
 	}
 	return low < m->state->n_jobs && m->state->jobs[low]->id == id ? m->state->jobs[low] : NULL;
-}
-
-void model_host_use(const struct model *m, const char *host, uint64_t *ret_memory, uint32_t *ret_vcpus)
-{
-	uint64_t memory = 0;
-	uint32_t vcpus = 0;
-
-	for (size_t i = 0; i < m->state->n_domains; i++) {
-		const Gantry__Domain *d = m->state->domains[i];
-		const Gantry__Job *job = model__domain_migration(m, d);
-
-		/* A migration promises the room on its destination before the domain is there. */
-		if (!model__is(d->host, host) && !(job && !job->committed && model__is(job->destination, host)))
-			continue;
-		memory += d->spec->memory_bytes;
-		vcpus += d->spec->vcpus;
-	}
-	if (ret_memory)
-		*ret_memory = memory;
-	if (ret_vcpus)
-		*ret_vcpus = vcpus;
 }
 
 bool model__is_voter(const Gantry__ClusterModel *s, uint32_t node_id)

@@ -15,11 +15,13 @@
 #define MODEL_COMMAND_VERSION 1 /* of Command */
 
 struct model_requests;
+struct model_use;
 
 /* What is beside the state is no part of it. */
 struct model {
 	Gantry__ClusterModel *state;
 	struct model_requests *requests;   /* an index of state->requests (model_requests.c); NULL: made when it is needed */
+	struct model_use *use;             /* sums of what is promised on each host (model_use.c); NULL: counted each time */
 	const char *own_host;              /* or NULL. Whoever sets it is told by `touched` that a command may have changed what concerns that host */
 	bool touched;                      /* (its goals, what its agent's report asks for), and clears it */
 };

@@ -132,6 +132,7 @@ static void host_insert(struct model_apply *a, const Gantry__Host *given)
 	while (i < a->s->n_hosts && a->s->hosts[i]->node_id < h->node_id)
 		i++;
 	PB_INSERT(a->s, hosts, i, h);
+	model__use_forget(a->m);
 }
 
 static int host_check_new(struct model_apply *a, const Gantry__Host *h)
@@ -263,6 +264,7 @@ int model__host_remove(struct model_apply *a, const Gantry__CmdHostRemove *c)
 	for (size_t i = 0; i < a->s->n_hosts; i++) {
 		if (a->s->hosts[i] == h) {
 			PB_REMOVE(a->s, hosts, i);
+			model__use_forget(a->m);
 			break;
 		}
 	}

@@ -6,6 +6,7 @@
  *   model_place.c    who runs a domain: the one mover, placing, waiting, reports, the end of a run
  *   model_jobs.c     jobs, migrations
  *   model_storage.c  pools, volumes
+ *   model_use.c      what is promised on each host
  *   model_goals.c    what one agent shall do
  *   model_report.c   what an agent's report asks to be proposed
  *
@@ -124,6 +125,21 @@ int model__volume_report(struct model_apply *a, const Gantry__CmdVolumeReport *c
 int model__volumes_check(struct model_apply *a, const Gantry__DomainSpec *spec);
 /* The volume that only one host can reach, NULL if there is none (it is on `host` if host is not NULL). */
 const Gantry__Volume *model__volume_elsewhere(const struct model *m, const Gantry__DomainSpec *spec, const char *host);
+
+/* ---- model_use.c */
+/* Kept beside the state, and of no effect on it. */
+struct model_use {
+	bool valid;
+	struct { uint64_t memory; uint32_t vcpus, domains; } host[LIMIT_HOSTS];   /* promised; in the order of state->hosts */
+	size_t hint;                                                              /* the domain that was looked up last */
+};
+struct model_use *model__use_new(void);
+/* The hosts have changed: count again when it is asked for. */
+void model__use_forget(const struct model *m);
+/* A domain comes to a host or leaves it (owned), or a migration promises its room there or does not any more. */
+void model__use_add(const struct model *m, const char *host, const Gantry__DomainSpec *spec, bool owned);
+void model__use_remove(const struct model *m, const char *host, const Gantry__DomainSpec *spec, bool owned);
+void model__host_use(const struct model *m, const char *host, uint64_t *ret_memory, uint32_t *ret_vcpus, uint32_t *ret_domains);
 
 /* ---- placement.c */
 /* What is promised but not yet in the model: placements that are proposed. */

@@ -62,6 +62,8 @@ void model__job_end(struct model_apply *a, Gantry__Job *job, Gantry__JobState st
 	Gantry__Domain *d = *job->domain_uuid ? model__domain_by_uuid(a->m, job->domain_uuid) : NULL;
 
 	assert(job->state == JOB(RUNNING) && state != JOB(RUNNING));
+	if (job->kind == KIND(MIGRATE) && !job->committed && d && d->job_id == job->id)
+		model__use_remove(a->m, job->destination, d->spec, false);
 	job->state = state;
 	job->ended_ms = a->cmd->time_ms;
 	pb_set_string(&job->reason, reason);
@@ -172,6 +174,7 @@ int model__migrate_start(struct model_apply *a, const Gantry__CmdMigrateStart *c
 	job = model__job_new(a, KIND(MIGRATE), d);
 	pb_set_string(&job->source, d->host);
 	pb_set_string(&job->destination, c->destination);
+	model__use_add(a->m, job->destination, d->spec, false);
 	job->generation = d->generation + 1;
 	job->stage = STAGE(PRE_MIGRATION);
 	pb_set_bytes(&job->token, c->token.data, c->token.len);
@@ -255,6 +258,7 @@ int model__migrate_commit(struct model_apply *a, const Gantry__CmdMigrateCommit 
 	rc = commit_check(a, c, job, d);
 	if (rc)
 		return rc;
+	model__use_remove(a->m, job->destination, d->spec, false);
 	job->committed = true;
 	job->committed_index = a->index;
 	job->stage = STAGE(ACTIVATION);

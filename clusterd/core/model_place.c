@@ -30,6 +30,10 @@ void model__domain_move(struct model_apply *a, Gantry__Domain *d, Gantry__Domain
 	assert(owned == (*host != '\0'));
 	assert(generation == d->generation || (generation == d->generation + 1 && *host));
 	assert(!new_owner || generation == d->generation + 1);
+	if (!model__is(host, d->host)) {
+		model__use_remove(a->m, d->host, d->spec, true);
+		model__use_add(a->m, host, d->spec, true);
+	}
 	if (to != d->state)
 		d->state_since_ms = a->cmd->time_ms;
 	d->state = to;

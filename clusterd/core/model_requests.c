@@ -1,9 +1,9 @@
 /* Exactly-once: which requests were applied, and what they were answered. The records are a part of the state (oldest first); beside it
  * is an index of them, which each host makes for itself and which decides nothing.
  *
- * What goes when there are too many: a client's own oldest. So a busy client pushes out only itself, and one that has lost its host finds
- * its last request again, however much the others did meanwhile. A new client takes the oldest record that has a newer one of the
- * same client behind it, and only if there is none the oldest of all. */
+ * What goes when there are too many: the oldest of a client that has more than its share (all records, divided by the clients), the
+ * newest one's own if that is such a client. So a busy client pushes out only itself and what others have left behind, and one that
+ * has lost its host finds its last requests again, however much the others did meanwhile. */
 #include <stdlib.h>
 
 #include "clusterd/core/model_internal.h"
@@ -13,6 +13,7 @@
 struct request_client {
 	struct request_client *next;     /* in its bucket */
 	struct request_node *oldest, *newest;
+	size_t n;
 };
 
 struct request_node {
@@ -25,6 +26,7 @@ struct request_node {
 struct model_requests {
 	struct request_node *nodes[BUCKETS];
 	struct request_client *clients[BUCKETS];
+	size_t n_clients;
 };
 
 /* FNV-1a */
@@ -67,10 +69,12 @@ static struct request_client *index_add(struct model_requests *index, Gantry__Re
 		client->oldest = node;
 		client->next = *first;
 		*first = client;
+		index->n_clients++;
 	} else {
 		client->newest->newer = node;
 	}
 	client->newest = node;
+	client->n++;
 	node->client = client;
 	node->record = record;
 	node->next = *at;
@@ -88,7 +92,9 @@ static void index_remove(struct model_requests *index, struct request_node *node
 		at = &(*at)->next;
 	*at = node->next;
 	client->oldest = node->newer;
+	client->n--;
 	if (!client->oldest) {
+		index->n_clients--;
 		while (*first != client)
 			first = &(*first)->next;
 		*first = client->next;
@@ -134,9 +140,9 @@ const Gantry__CommandResult *model__request_find(struct model *m, const Gantry__
 	return node ? node->record->result : NULL;
 }
 
-static bool is_newest(const struct model_requests *index, const Gantry__RequestRecord *record)
+static bool has_more_than_its_share(const struct model_requests *index, const struct request_client *client)
 {
-	return find_client(index, record->client)->newest->record == record;
+	return client->n * index->n_clients > LIMIT_REQUESTS_KEPT;
 }
 
 /* Where a record stands: they are in the order in which their commands stood in the log. */
@@ -162,12 +168,14 @@ static size_t place_of(const Gantry__ClusterModel *s, const Gantry__RequestRecor
 /* One has to go: which, see above. client: of the newest one. */
 static size_t choose_victim(const Gantry__ClusterModel *s, const struct model_requests *index, const struct request_client *client)
 {
-	if (client->oldest != client->newest)
+	size_t i = 0;
+
+	if (client->n > 1 && has_more_than_its_share(index, client))
 		return place_of(s, client->oldest->record);
-	for (size_t i = 0; i < s->n_requests; i++)
-		if (!is_newest(index, s->requests[i]))
-			return i;
-	return 0;
+	/* There is one: not all of them can have no more than the average. */
+	while (!has_more_than_its_share(index, find_client(index, s->requests[i]->client)))
+		i++;
+	return i;
 }
 
 void model__request_keep(struct model *m, const Gantry__Command *c, const Gantry__CommandResult *result)

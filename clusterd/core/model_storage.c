@@ -114,10 +114,10 @@ const Gantry__Volume *model__volume_elsewhere(const struct model *m, const Gantr
 {
 	for (size_t i = 0; i < spec->n_disks; i++) {
 		const Gantry__Disk *disk = spec->disks[i];
-		const Gantry__Volume *v = *disk->volume ? model_volume(m, disk->pool, disk->volume) : NULL;
-		const Gantry__Pool *p = v ? model_pool(m, v->pool) : NULL;
+		const Gantry__Pool *p = *disk->volume ? model_pool(m, disk->pool) : NULL;
+		const Gantry__Volume *v = p && !p->shared ? model_volume(m, disk->pool, disk->volume) : NULL;
 
-		if (p && !p->shared && !(host && model__is(v->host, host)))
+		if (v && !(host && model__is(v->host, host)))
 			return v;
 	}
 	return NULL;

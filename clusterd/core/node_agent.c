@@ -207,7 +207,9 @@ void node__agent_tick(struct node *n)
 		return;
 	n->agent.due_ms = n->now_ms + DEADLINE_HEARTBEAT_MS;
 	send_quorum(n);
-	evaluate(n);
+	/* What a report asks for was looked at when it came, and when the model changed: only what was refused is left. */
+	if (!n->agent.report || n->agent.requests)
+		evaluate(n);
 }
 
 /* ---- the connection --------------------------------------------------------------- */

@@ -9,9 +9,9 @@
 #define MIB(bytes) ((bytes) >> 20)
 
 static void promised(const struct model *m, const Gantry__Host *h, const struct placement_extra *extra, size_t n_extra,
-		     uint64_t *ret_memory, uint32_t *ret_vcpus)
+		     uint64_t *ret_memory, uint32_t *ret_vcpus, uint32_t *ret_domains)
 {
-	model_host_use(m, h->name, ret_memory, ret_vcpus);
+	model__host_use(m, h->name, ret_memory, ret_vcpus, ret_domains);
 	for (size_t i = 0; i < n_extra; i++) {
 		if (!model__is(extra[i].host, h->name))
 			continue;
@@ -25,7 +25,7 @@ const char *placement__obstacle(const struct model *m, const Gantry__Host *h, co
 {
 	const Gantry__Volume *elsewhere = model__volume_elsewhere(m, spec, h->name);
 	uint64_t memory = 0, free_bytes;
-	uint32_t vcpus = 0;
+	uint32_t vcpus = 0, domains = 0;
 
 	if (h->state != HOST(ONLINE)) {
 		snprintf(buf, size, "%s", model__host_word(h->state));
@@ -35,7 +35,7 @@ const char *placement__obstacle(const struct model *m, const Gantry__Host *h, co
 		snprintf(buf, size, "its agent is not connected");
 		return buf;
 	}
-	promised(m, h, extra, n_extra, &memory, &vcpus);
+	promised(m, h, extra, n_extra, &memory, &vcpus, &domains);
 	free_bytes = h->memory_bytes > memory ? h->memory_bytes - memory : 0;
 	if (spec->memory_bytes > free_bytes) {
 		snprintf(buf, size, "needs %" PRIu64 " MiB, %" PRIu64 " of %" PRIu64 " MiB are free", MIB(spec->memory_bytes),
@@ -57,20 +57,11 @@ const char *placement__obstacle(const struct model *m, const Gantry__Host *h, co
 	return NULL;
 }
 
-static unsigned domains_on(const struct model *m, const char *host)
-{
-	unsigned n = 0;
-
-	for (size_t i = 0; i < m->state->n_domains; i++)
-		n += model__is(m->state->domains[i]->host, host);
-	return n;
-}
-
 struct candidate {
 	const Gantry__Host *host;
 	uint64_t free_permille;
 	uint64_t free_bytes;
-	unsigned domains;
+	uint32_t domains;
 };
 
 static bool better(const struct candidate *a, const struct candidate *b)
@@ -106,10 +97,9 @@ const Gantry__Host *placement__choose(const struct model *m, const Gantry__Domai
 			buf_printf(&why_not, "%s%s: %s", why_not.len ? "; " : "", h->name, obstacle);
 			continue;
 		}
-		promised(m, h, extra, n_extra, &memory, &vcpus);
+		promised(m, h, extra, n_extra, &memory, &vcpus, &c.domains);
 		c.free_bytes = h->memory_bytes - memory - spec->memory_bytes;
 		c.free_permille = c.free_bytes * 1000 / h->memory_bytes;
-		c.domains = domains_on(m, h->name);
 		fitting++;
 		if (!best.host || better(&c, &best))
 			best = c;

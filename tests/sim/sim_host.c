@@ -236,7 +236,7 @@ static void joins(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 void host_clusterd_start(struct sim *s, struct sim_host *h)
 {
 	struct sim_member *m = h->member;
-	struct node_options o = {.host = h->name, .act = act, .data = h, .snapshot_every = SNAPSHOT_EVERY, .audit_every = AUDIT_EVERY};
+	struct node_options o = {.host = h->name, .act = act, .data = h, .snapshot_every = SNAPSHOT_EVERY + 6 * s->o.domains, .audit_every = AUDIT_EVERY + 4 * s->o.domains};
 	struct clog_disk_state disk;
 	struct buf snapshot = {0};
 	bool forgetful;

@@ -537,7 +537,7 @@ bool users_set_up(struct sim *s)
 
 void users_new(struct sim *s)
 {
-	size_t n = 3 + s->o.hosts / 4;
+	size_t n = 4;
 
 	s->users = mem_alloc(sizeof(*s->users));
 	s->users->list = mem_alloc(n * sizeof(*s->users->list));

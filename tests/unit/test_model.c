@@ -93,6 +93,22 @@ static bool makes_an_event(struct fixture *f, const char *client, int seq)
 	return f->m.state->next_event_id > before;
 }
 
+/* What an earlier one left behind fills the memory: a client that asks for several things at once keeps them all. */
+static void test_what_others_left_behind_goes_before_ones_own_requests(void **state)
+{
+	struct fixture *f = *state;
+
+	fixture_three_hosts(f);
+	for (int i = 1; i <= 2 * LIMIT_REQUESTS_KEPT; i++)
+		note_of(f, "earlier", i);
+	for (int i = 1; i <= LIMIT_REQUESTS_KEPT / 2; i++)
+		note_of(f, "now", i);
+	for (int i = 1; i <= LIMIT_REQUESTS_KEPT / 2; i++)
+		assert_false(makes_an_event(f, "now", i));
+	assert_false(makes_an_event(f, "earlier", 2 * LIMIT_REQUESTS_KEPT));
+	assert_int_equal(f->m.state->n_requests, LIMIT_REQUESTS_KEPT);
+}
+
 static void test_busy_clients_do_not_push_out_the_request_of_a_slow_one(void **state)
 {
 	struct fixture *f = *state;
@@ -397,6 +413,7 @@ int main(void)
 		T(test_older_epoch_is_refused),
 		T(test_a_decision_about_an_earlier_life),
 		T(test_a_request_is_done_once),
+		T(test_what_others_left_behind_goes_before_ones_own_requests),
 		T(test_busy_clients_do_not_push_out_the_request_of_a_slow_one),
 		T(test_only_membership_commands_name_voters),
 		T(test_newer_commands_stop_this_program),

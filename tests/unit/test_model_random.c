@@ -399,10 +399,14 @@ static void check_state(const struct model *m)
 			assert_true(*d->previous_host && *d->previous_proof);
 	}
 	for (size_t i = 0; i < m->state->n_hosts; i++) {
-		uint64_t memory;
+		const struct model fresh = {.state = m->state};
+		uint64_t memory, counted;
+		uint32_t vcpus, counted_vcpus;
 
-		model_host_use(m, m->state->hosts[i]->name, &memory, NULL);
+		model_host_use(m, m->state->hosts[i]->name, &memory, &vcpus);
 		assert_true(memory <= 8 * GIB);
+		model_host_use(&fresh, m->state->hosts[i]->name, &counted, &counted_vcpus);
+		assert_true(memory == counted && vcpus == counted_vcpus);
 	}
 }
 
