@@ -25,6 +25,7 @@
 	X(retry_applied_twice, "the request ids of clients are forgotten: a retry is applied again") \
 	X(result_not_kept, "a refused request is not remembered: its retry may be carried out") \
 	X(two_leaders_decide, "every member runs the manager and proposes as if it led") \
+	X(leader_of_the_past, "a leader whose process was stopped goes on deciding before it has read what happened meanwhile") \
 	X(restart_before_fencing, "a lost host's domains are placed elsewhere before it is proven dead") \
 	X(failed_fence_counts, "a fence run that failed counts as a proof") \
 	X(fence_storm, "a side without a quorum takes itself for the cluster and fences all the others") \

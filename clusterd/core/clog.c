@@ -390,7 +390,7 @@ void clog_get_status(const struct clog *c, struct clog_status *ret)
 
 	*ret = (struct clog_status){.phase = c->phase, .quorate = c->phase == CLOG_NORMAL, .view = c->view, .epoch = c->epoch,
 				    .promised_epoch = c->promised, .last_index = clog__last_index(c),
-				    .last_epoch = clog__last_epoch(c), .commit_index = c->commit,
+				    .last_epoch = clog__last_epoch(c), .commit_index = c->commit, .confirmed_ms = c->confirmed_ms,
 				    .leader = c->established ? c->leader : 0, .members = c->members,
 				    .n_members = c->n_members, .synced = c->synced, .n_synced = c->n_synced};
 	known_voters(c, &ret->voters, &ret->n_voters);

@@ -115,6 +115,7 @@ struct clog_status {
 	bool quorate;                 /* phase NORMAL reached by a quorum that includes this node */
 	uint64_t view, epoch, promised_epoch, last_index, last_epoch, commit_index;
 	uint32_t leader;              /* 0: none */
+	uint64_t confirmed_ms;        /* when the newest own ACK that has come back in this epoch was sent; 0: none. All that was ordered before is known here */
 	const uint32_t *members; size_t n_members;     /* of the view */
 	const uint32_t *synced; size_t n_synced;       /* that have ADOPTED in this view */
 	const uint32_t *voters; size_t n_voters;

@@ -142,6 +142,7 @@ struct clog {
 	uint64_t ack_said;
 	bool ack_flying;
 	uint64_t ack_ms;
+	uint64_t confirmed_ms;           /* when the own ACK that came back last was sent */
 	struct clog_proposal *queue;
 	size_t n_queue, cap_queue;
 	struct clog_sent *sent;

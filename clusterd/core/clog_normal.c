@@ -333,6 +333,7 @@ void clog__on_ack(struct clog *c, uint32_t sender, const Gantry__ClogAck *m)
 	p->acked = m->index;
 	if (sender == c->node) {
 		c->ack_flying = false;
+		c->confirmed_ms = c->ack_ms;
 		clog__normal_durable(c);
 	}
 	if (c->phase == CLOG_NORMAL && m->index > c->commit)

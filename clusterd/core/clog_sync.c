@@ -68,7 +68,7 @@ void clog__round(struct clog *c, uint32_t round, const char *reason)
 	c->n_said = 0;
 	c->n_synced = 0;
 	c->ack_flying = false;
-	c->ack_said = 0;
+	c->ack_said = c->confirmed_ms = 0;
 	for (size_t i = 0; i < c->n_members; i++) {
 		struct clog_peer *p = &c->peers[i];
 

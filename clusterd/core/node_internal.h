@@ -43,6 +43,8 @@ struct node_lead {
 	size_t n_seen;
 	uint32_t adding;               /* node id of the host that is being made a voter; 0 none */
 	uint64_t add_not_before_ms, due_ms;
+	struct { char host[LIMIT_NAME_CHARS + 1], text[256]; int rc; } fenced[LIMIT_HOSTS];   /* runs that have ended, for the manager */
+	size_t n_fenced;
 };
 
 struct node_agent {

@@ -4,9 +4,15 @@
 #include "clusterd/core/node_internal.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* A leader acts on what it knows of the present: one of its own messages, sent no longer ago than this, has come back through the group, and
+ * with it all that was ordered before. A process that was stopped may find its timers due, and the membership of an hour ago in its
+ * memory, before it reads that it leads no more. */
+#define LEAD_CONFIRMED_MS 3000
+#define LEAD_CONFIRM_AGAIN_MS 20
 #define LEAD_TICK_MS 500
 #define LEAD_REFUSED_MS 50
 #define LEAD_ADD_AGAIN_MS 2000
@@ -111,6 +117,7 @@ static void step_down(struct node *n)
 	manager_free(n->lead.manager);
 	n->lead.manager = NULL;
 	n->lead.adding = 0;
+	n->lead.n_fenced = 0;
 	node__act(n, &(struct node_action){.type = NODE_ACTION_FENCE_CANCEL});
 }
 
@@ -140,7 +147,16 @@ static void note_current(struct node *n, const struct clog_status *st)
 	note_seen(n);
 }
 
-/* True: this node leads, with a manager of this epoch. */
+static bool is_confirmed(struct node *n, const struct clog_status *st)
+{
+	if (MUTANT(leader_of_the_past) || (st->confirmed_ms && n->now_ms - st->confirmed_ms <= LEAD_CONFIRMED_MS))
+		return true;
+	if (n->lead.due_ms > n->now_ms + LEAD_CONFIRM_AGAIN_MS)
+		n->lead.due_ms = n->now_ms + LEAD_CONFIRM_AGAIN_MS;
+	return false;
+}
+
+/* True: this node leads, with a manager of this epoch, and knows the present. */
 static bool review(struct node *n)
 {
 	struct node_lead *l = &n->lead;
@@ -149,10 +165,14 @@ static bool review(struct node *n)
 
 	node_log_status(n, &st);
 	note_current(n, &st);
+	if (node_is_current(n) && l->manager && l->epoch == st.epoch && !is_confirmed(n, &st))
+		return false;
 	leads = node_is_current(n) && (st.leader == n->node_id || MUTANT(two_leaders_decide));
 	if (l->manager && (!leads || l->epoch != st.epoch))
 		step_down(n);
 	if (!leads)
+		return false;
+	if (!is_confirmed(n, &st))
 		return false;
 	if (!l->manager) {
 		node__note(n, NODE_NOTICE, "this host leads epoch %" PRIu64, st.epoch);
@@ -191,6 +211,21 @@ static void add_voter(struct node *n)
 	}
 }
 
+static void give_fenced(struct node *n)
+{
+	struct node_lead *l = &n->lead;
+
+	for (size_t i = 0; i < l->n_fenced; i++) {
+		struct manager_event event = {.type = MANAGER_EVENT_FENCED};
+
+		event.u.fenced.host = l->fenced[i].host;
+		event.u.fenced.rc = l->fenced[i].rc;
+		event.u.fenced.text = l->fenced[i].text;
+		give(n, &event);
+	}
+	l->n_fenced = 0;
+}
+
 void node__lead_model(struct node *n)
 {
 	struct manager_event event = {.type = MANAGER_EVENT_MODEL};
@@ -218,6 +253,7 @@ void node__lead_tick(struct node *n)
 	n->lead.due_ms = n->now_ms + LEAD_TICK_MS;
 	if (!review(n))
 		return;
+	give_fenced(n);
 	if (n->lead.refused) {
 		n->lead.refused = false;
 		give(n, &refused);
@@ -226,16 +262,18 @@ void node__lead_tick(struct node *n)
 	add_voter(n);
 }
 
+/* Kept until it is certain that we still lead: the run was ours, and its end must not be lost. */
 void node__lead_fenced(struct node *n, const char *host, int rc, const char *text)
 {
-	struct manager_event event = {.type = MANAGER_EVENT_FENCED};
+	struct node_lead *l = &n->lead;
 
-	if (!review(n))
+	if (!l->manager || l->n_fenced == LIMIT_HOSTS)
 		return;
-	event.u.fenced.host = host;
-	event.u.fenced.rc = rc;
-	event.u.fenced.text = text;
-	give(n, &event);
+	l->fenced[l->n_fenced].rc = rc;
+	snprintf(l->fenced[l->n_fenced].host, sizeof(l->fenced->host), "%s", host);
+	snprintf(l->fenced[l->n_fenced++].text, sizeof(l->fenced->text), "%s", text ? text : "");
+	if (review(n))
+		give_fenced(n);
 }
 
 void node__lead_free(struct node *n)

@@ -209,6 +209,7 @@ void group_join(struct sim *s, struct sim_host *h);
 void group_leave(struct sim *s, struct sim_host *h);
 void group_send(struct sim *s, struct sim_host *h, const uint8_t *data, size_t len);
 void group_kick(struct sim *s, struct sim_host *h);       /* it goes on after a hang or a freeze */
+void group_tell_ring(struct sim *s, struct sim_host *h);
 void group_changed(struct sim *s, uint64_t detect_us);    /* something of it changed: looked at after so long; what is lost is noticed when the token is missed */
 void group_cut(struct sim *s, const struct sim_host *from, const struct sim_host *to, bool cut);
 void group_heal_cables(struct sim *s);

@@ -300,6 +300,12 @@ static unsigned part(struct sim *s, unsigned *island, bool *ret_unstable)
 	return islands;
 }
 
+void group_tell_ring(struct sim *s, struct sim_host *h)
+{
+	if (s->group->ring_size[h->id])
+		host_on_ring(s, h, s->group->rings[h->id], s->group->ring_size[h->id]);
+}
+
 static void tell_ring(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 {
 	host_on_ring(s, h, s->group->rings[h->id], s->group->ring_size[h->id]);

@@ -21,7 +21,7 @@
 struct sim_member {
 	struct node *node;        /* NULL: the process does not run */
 	struct sim_disk *disk;
-	bool hung, stopped, was_member, agent_linked;
+	bool hung, stopped, agent_linked, ring_waits;
 };
 
 static void step(struct sim *s, struct sim_host *h, struct node_event *e)
@@ -47,6 +47,8 @@ bool host_clusterd_answers(const struct sim_host *h)
 {
 	return h->powered && !h->frozen && h->member->node && !h->member->hung;
 }
+
+static void look_at_all(struct sim *s);
 
 /* ---- what the member wants done ----------------------------------------------------- */
 
@@ -96,6 +98,7 @@ static void act(void *data, const struct node_action *a)
 		disk_remember(s, h, h->member->disk);
 		break;
 	case NODE_ACTION_FENCE:
+		look_at_all(s);
 		fence_run(s, h, a->u.fence.host->name);
 		break;
 	case NODE_ACTION_FENCE_CANCEL:
@@ -133,6 +136,10 @@ void host_on_view(struct sim *s, struct sim_host *h, uint64_t id, const uint32_t
 
 void host_on_ring(struct sim *s, struct sim_host *h, const uint32_t *nodes, size_t n)
 {
+	/* It is read when the process goes on. */
+	h->member->ring_waits = h->member->hung;
+	if (h->member->hung)
+		return;
 	step(s, h, &(struct node_event){.type = NODE_EVENT_RING, .u.ring = {.nodes = nodes, .n = n}});
 }
 
@@ -283,11 +290,23 @@ void host_clusterd_stop(struct sim *s, struct sim_host *h)
 
 void host_clusterd_hang(struct sim *s, struct sim_host *h, bool hung)
 {
-	h->member->hung = hung;
-	if (hung)
+	struct sim_member *m = h->member;
+
+	if (m->hung == hung)
+		return;
+	m->hung = hung;
+	if (hung) {
 		host_ailing(s, h);
-	else
-		group_kick(s, h);
+		return;
+	}
+	/* Timers, the ring's news and the group's messages: which comes first is chance. */
+	if (sim_chance(s, 0.5))
+		step(s, h, &(struct node_event){.type = NODE_EVENT_TICK});
+	if (m->ring_waits)
+		group_tell_ring(s, h);
+	if (sim_chance(s, 0.5))
+		step(s, h, &(struct node_event){.type = NODE_EVENT_TICK});
+	group_kick(s, h);
 }
 
 /* ---- the agent's process ------------------------------------------------------------------------- */
