@@ -19,6 +19,7 @@ int cmd_model(struct invocation *inv, bool events, Gantry__CtlModel **ret)
 	int rc = invocation_client(inv, &c);
 
 	body.events = events;
+	body.committed_only = inv->committed;
 	request.body_case = GANTRY__CTL_MESSAGE__BODY_MODEL_REQUEST;
 	request.model_request = &body;
 	if (rc == 0)

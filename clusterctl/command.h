@@ -51,7 +51,7 @@ struct invocation {
 	bool format_given;
 	const char *socket, *host;
 	uint32_t timeout_s; /* 0: not given */
-	bool no_wait, help, version;
+	bool no_wait, committed, help, version;
 	struct ctl_client *client;
 	struct err err;
 };

@@ -137,6 +137,8 @@ static int set_global(struct invocation *inv, const struct command_option *optio
 		inv->timeout_s = rc == 0 ? (uint32_t)number : 0;
 	} else if (strcmp(option->name, "no-wait") == 0) {
 		inv->no_wait = true;
+	} else if (strcmp(option->name, "committed") == 0) {
+		inv->committed = true;
 	} else if (strcmp(option->name, "help") == 0) {
 		inv->help = true;
 	} else {

@@ -19,6 +19,7 @@ const struct command_option command_globals[] = {
 	{"output", 'o', "FORMAT", "table, json, yaml or name", ARG_FORMAT},
 	{"timeout", 0, "S", "wait at most so many seconds (answers: 30 unless given; tasks: no end unless given)", ARG_TEXT},
 	{"no-wait", 0, NULL, "do not wait for the task to end; print its number", ARG_NONE},
+	{"committed", 0, NULL, "refuse to answer from what a host without a quorum knew last", ARG_NONE},
 	{"socket", 0, "PATH", "clusterd's socket on this host", ARG_FILE},
 	{"host", 0, "ADDRESS", "(before the command) ask the clusterd of another host, with this host's certificate", ARG_HOST},
 	{"help", 'h', NULL, "say what the command does", ARG_NONE},

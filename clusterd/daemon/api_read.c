@@ -32,8 +32,14 @@ void api__on_model(struct api_client *client, uint64_t id, const Gantry__CtlMode
 	Gantry__CtlMessage message = GANTRY__CTL_MESSAGE__INIT;
 	Gantry__CtlModel body = GANTRY__CTL_MODEL__INIT;
 	Gantry__ClusterModel view = *api->ops.model(api->data)->state;
-	Gantry__HostSoft **list = mem_alloc((soft->n + 1) * sizeof(*list));
+	Gantry__HostSoft **list;
 
+	if (request->committed_only && !api->ops.is_current(api->data)) {
+		api__error(client, id, STATUS(NO_QUORUM), "host %s is not in the quorum now, and what it knew last was not asked for; ask another host "
+			   "(clusterctl --host), or leave --committed out", api->config.host);
+		return;
+	}
+	list = mem_alloc((soft->n + 1) * sizeof(*list));
 	/* Requests are nobody's business; events are many and asked for. */
 	view.n_requests = 0;
 	if (!request->events)

@@ -34,7 +34,7 @@ static struct world {
 	struct model model;
 	struct soft_state soft;
 	struct api *api;
-	bool hold, api_closed;
+	bool hold, api_closed, no_quorum;
 	struct held held[LIMIT_API_REQUESTS + 8];
 	size_t n_held;
 	int n_proposed;
@@ -47,7 +47,7 @@ static struct world {
 
 static const struct model *op_model(void *data) { return &w.model; }
 static const struct soft_state *op_soft(void *data) { return &w.soft; }
-static bool op_current(void *data) { return true; }
+static bool op_current(void *data) { return !w.no_quorum; }
 
 static Gantry__CtlStatus *op_status(void *data)
 {

@@ -240,6 +240,14 @@ static void test_model_without_secrets(void **state)
 	request.events = true;
 	ASK(&c, 2, MODEL_REQUEST, model_request, &request);
 	assert_true(answer(&c)->model->model->n_events > 0);
+	/* Without a quorum it says so, or refuses if only the committed state was asked for. */
+	w.no_quorum = true;
+	ASK(&c, 3, MODEL_REQUEST, model_request, &request);
+	assert_false(answer(&c)->model->quorate);
+	request.committed_only = true;
+	ASK(&c, 4, MODEL_REQUEST, model_request, &request);
+	assert_int_equal(answer(&c)->error->status, STATUS(NO_QUORUM));
+	w.no_quorum = false;
 	/* The model itself still has them. */
 	assert_string_equal(device->params[1]->value, "hunter2");
 	assert_int_equal(job->token.len, 8);
