@@ -152,8 +152,7 @@ static void admitted(struct api_request *r, const Gantry__CommandResult *result)
 	const struct model *model = api->ops.model(api->data);
 	const Gantry__Host *host = model_host(model, r->name);
 	Gantry__CtlMessage message = GANTRY__CTL_MESSAGE__INIT;
-	struct corosync_seen seen = {.token_ms = COROSYNC_CONFIG_TOKEN_DEFAULT_MS};
-	struct buf conf = {0};
+	struct buf old = {0}, conf = {0};
 	struct err err = {0};
 	int rc;
 
@@ -168,10 +167,11 @@ static void admitted(struct api_request *r, const Gantry__CommandResult *result)
 			api__error(r->client, r->id, STATUS(FAILED), "host %s was removed while it joined", r->name);
 		return;
 	}
-	if (corosync_config_read(api->config.corosync_conf, &seen, &err) < 0)
-		log_warning("corosync's token is not known, %s gets the default: %s", r->name, err.text);
-	rc = corosync_config_render(model, seen.token_ms, &conf, &err);
-	corosync_seen_free(&seen);
+	/* From this host's file: settings of the ring and a quorum device must be alike everywhere. */
+	rc = atomic_file_read(api->config.corosync_conf, COROSYNC_CONF_MAX, &old, &err);
+	if (rc == 0 || rc == -ENOENT)
+		rc = corosync_config_render(model, rc == 0 ? buf_str(&old) : NULL, &conf, &err);
+	buf_free(&old);
 	if (rc == 0)
 		rc = join_tokens_use(&api->tokens, r->secret, r->name, &err);
 	if (rc < 0) {

@@ -12,7 +12,6 @@
 #include "lib/log.h"
 #include "lib/subprocess.h"
 
-#define COROSYNC_CONF_MAX (256u << 10)
 #define RELOAD_TIMEOUT_MS 10000
 
 struct corosync_config {
@@ -47,49 +46,18 @@ static void node_key(struct corosync_seen_node *node, const char *key, const cha
 	*text = str_dup(value);
 }
 
-static char *trim(char *s)
-{
-	size_t len;
-
-	s += strspn(s, " \t\r");
-	len = strlen(s);
-	while (len && strchr(" \t\r", s[len - 1]))
-		s[--len] = '\0';
-	return s;
-}
-
-/* corosync's grammar: `NAME {`, `}`, `KEY: VALUE`, `# comment`, one a line. */
 void corosync_config_parse(const char *text, struct corosync_seen *ret)
 {
-	_cleanup_free_ char *copy = str_dup(text);
-	char *save = NULL;
-	bool in_node = false, in_totem = false;
-	int depth = 0;
+	struct corosync_conf_reader r = {.at = text};
 
-	*ret = (struct corosync_seen){.token_ms = COROSYNC_CONFIG_TOKEN_DEFAULT_MS};
-	for (char *line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		char *s = trim(line), *colon = strchr(s, ':');
+	*ret = (struct corosync_seen){0};
+	while (corosync_conf_next(&r)) {
+		bool node = r.depth >= 1 && !strcmp(r.section[0], "nodelist");
 
-		if (*s == '#' || !*s)
-			continue;
-		if (strchr(s, '{') && (!colon || strchr(s, '{') < colon)) {
-			depth++;
-			in_totem = in_totem || (depth == 1 && !strncmp(s, "totem", 5));
-			if (depth == 2 && !strncmp(s, "node", 4)) {
-				in_node = true;
-				seen_add(ret);
-			}
-		} else if (*s == '}') {
-			depth--;
-			in_node = in_node && depth >= 2;
-			in_totem = in_totem && depth >= 1;
-		} else if (colon) {
-			*colon = '\0';
-			if (in_node)
-				node_key(&ret->nodes[ret->n_nodes - 1], trim(s), trim(colon + 1));
-			else if (in_totem && depth == 1 && !strcmp(trim(s), "token"))
-				ret->token_ms = (uint32_t)strtoul(trim(colon + 1), NULL, 10);
-		}
+		if (node && r.type == COROSYNC_CONF_OPEN && r.depth == 1 && !strcmp(r.key, "node"))
+			seen_add(ret);
+		else if (node && r.type == COROSYNC_CONF_KEY && r.depth == 2 && ret->n_nodes)
+			node_key(&ret->nodes[ret->n_nodes - 1], r.key, r.value);
 	}
 }
 
@@ -125,39 +93,25 @@ const struct corosync_seen_node *corosync_seen_find(const struct corosync_seen *
 	return NULL;
 }
 
-int corosync_config_render(const struct model *m, uint32_t token_ms, struct buf *out, struct err *err)
+int corosync_config_render(const struct model *m, const char *old, struct buf *out, struct err *err)
 {
 	struct corosync_conf_node nodes[LIMIT_HOSTS];
-	struct corosync_conf conf = {.cluster_name = m->state->cluster_name, .token_ms = token_ms, .nodes = nodes};
+	struct corosync_conf conf = {.cluster_name = m->state->cluster_name, .nodes = nodes};
+	int rc;
 
 	for (size_t i = 0; i < m->state->n_hosts && i < LIMIT_HOSTS; i++) {
 		const Gantry__Host *h = m->state->hosts[i];
 
 		nodes[conf.n_nodes++] = (struct corosync_conf_node){.name = h->name, .address = h->address, .node_id = h->node_id};
 	}
-	int rc = corosync_conf_render(&conf, out);
-
-	return rc < 0 ? err_set(err, -rc, "corosync.conf cannot be made from the hosts of the cluster: %s", strerror(-rc)) : 0;
+	rc = old ? corosync_conf_update(&conf, old, out) : corosync_conf_render(&conf, out);
+	if (rc < 0)
+		return err_set(err, -rc, "corosync.conf cannot be made from the hosts of the cluster%s",
+			       old ? ": the braces of the present one do not match; mend it" : "");
+	return 0;
 }
 
 /* ---- following the model */
-
-static bool names_same_hosts(const struct corosync_seen *seen, const struct model *m)
-{
-	if (seen->n_nodes != m->state->n_hosts)
-		return false;
-	for (size_t i = 0; i < seen->n_nodes; i++) {
-		const struct corosync_seen_node *node = &seen->nodes[i];
-		const Gantry__Host *h = model_host_by_node(m, node->node_id);
-
-		if (!h || !node->address || strcmp(h->address, node->address) != 0)
-			return false;
-		/* The file may leave names out; one that is there must be right. */
-		if (node->name && strcmp(h->name, node->name) != 0)
-			return false;
-	}
-	return true;
-}
 
 static void reload(struct corosync_config *cc);
 
@@ -234,29 +188,28 @@ static bool is_followed(struct corosync_config *cc, const struct model *m)
 
 void corosync_config_follow(struct corosync_config *cc, const struct model *m)
 {
-	struct corosync_seen seen = {.token_ms = COROSYNC_CONFIG_TOKEN_DEFAULT_MS};
-	struct buf text = {0};
+	struct buf old = {0}, text = {0};
 	struct err err = {0};
-	int rc = 0;
+	int rc;
 
 	if (!model_host(m, cc->own_host) || is_followed(cc, m))
 		return;
-	if (corosync_config_read(cc->path, &seen, &err) == 0 && names_same_hosts(&seen, m)) {
-		corosync_seen_free(&seen);
-		return;
-	}
-	rc = corosync_config_render(m, seen.token_ms, &text, &err);
-	if (rc == 0)
+	rc = atomic_file_read(cc->path, COROSYNC_CONF_MAX, &old, &err);
+	if (rc == 0 || rc == -ENOENT)
+		rc = corosync_config_render(m, rc == 0 ? buf_str(&old) : NULL, &text, &err);
+	if (rc == 0 && strcmp(buf_str(&old), buf_str(&text)) != 0) {
 		rc = atomic_file_write(cc->path, text.data, text.len, 0644, &err);
-	if (rc == 0) {
-		log_notice("%s now names %zu hosts", cc->path, m->state->n_hosts);
-		reload(cc);
-	} else {
+		if (rc == 0) {
+			log_notice("%s now names %zu hosts", cc->path, m->state->n_hosts);
+			reload(cc);
+		}
+	}
+	if (rc < 0) {
 		if (!cc->said_failed)
 			log_error("corosync does not learn of the new hosts: %s", err.text);
 		buf_consume(&cc->followed, cc->followed.len);
 	}
 	cc->said_failed = rc < 0;
+	buf_free(&old);
 	buf_free(&text);
-	corosync_seen_free(&seen);
 }

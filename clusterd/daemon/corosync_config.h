@@ -1,5 +1,5 @@
-/* corosync.conf as the model wants it: every member rewrites its own when hosts come and go, and has it reloaded.
- * Reading is for what we need of it only: nodes and the token. Owner of a corosync_seen: caller. */
+/* corosync.conf as the model wants it: every member rewrites its own when hosts come and go (lib/corosync_conf.h says what stays),
+ * and has it reloaded. Reading is for what we need of it only: the nodes. Owner of a corosync_seen: caller. */
 #pragma once
 
 #include <stdbool.h>
@@ -10,18 +10,17 @@
 #include "lib/buf.h"
 #include "lib/err.h"
 
-#define COROSYNC_CONFIG_TOKEN_DEFAULT_MS 1000
-
 struct corosync_seen_node {
 	uint32_t node_id;
 	char *name, *address;
 };
 
 struct corosync_seen {
-	uint32_t token_ms;
 	struct corosync_seen_node *nodes;
 	size_t n_nodes;
 };
+
+#define COROSYNC_CONF_MAX (256u << 10)
 
 /* -ENOENT: there is none. */
 int corosync_config_read(const char *path, struct corosync_seen *ret, struct err *err);
@@ -30,8 +29,8 @@ void corosync_seen_free(struct corosync_seen *seen);
 /* The node of this name, else the one of this address, else NULL. */
 const struct corosync_seen_node *corosync_seen_find(const struct corosync_seen *seen, const char *name, const char *address);
 
-/* What the file should be for the hosts of the model. */
-int corosync_config_render(const struct model *m, uint32_t token_ms, struct buf *out, struct err *err);
+/* What the file should be for the hosts of the model. old: its text now; NULL: there is none. */
+int corosync_config_render(const struct model *m, const char *old, struct buf *out, struct err *err);
 
 struct corosync_config;
 struct corosync_config *corosync_config_new(uv_loop_t *loop, const char *path, const char *own_host);
