@@ -30,6 +30,8 @@ struct cluster_node {
 	struct soft_state soft;
 	struct cluster_node_listener listeners[CLUSTER_NODE_LISTENERS];
 	size_t n_listeners;
+	uint32_t ring_node;                /* corosync's present ring */
+	uint64_t ring_seq;
 	uv_timer_t tick;
 	bool closing;
 	unsigned open_parts;
@@ -221,9 +223,13 @@ static bool on_connected(void *data, uint32_t id)
 	return true;
 }
 
-static void on_nodes(void *data, const uint32_t *nodes, size_t n)
+static void on_nodes(void *data, uint32_t ring_node, uint64_t ring_seq, const uint32_t *nodes, size_t n)
 {
-	give(data, &(struct node_event){.type = NODE_EVENT_RING, .u.ring = {.nodes = nodes, .n = n}});
+	struct cluster_node *node = data;
+
+	node->ring_node = ring_node;
+	node->ring_seq = ring_seq;
+	give(node, &(struct node_event){.type = NODE_EVENT_RING, .u.ring = {.nodes = nodes, .n = n}});
 }
 
 static void on_view(void *data, uint64_t id, const uint32_t *members, size_t n)
@@ -455,14 +461,14 @@ void cluster_node_report(struct cluster_node *node, Gantry__AgentReport *report)
 		give(node, &event);
 }
 
-void cluster_node_votequorum(struct cluster_node *node, bool known, bool quorate, bool device_configured, bool device_votes)
+void cluster_node_votequorum(struct cluster_node *node, const struct quorum_info *info)
 {
 	struct node_event event = {.type = NODE_EVENT_VOTEQUORUM};
 
-	event.u.votequorum.known = known;
-	event.u.votequorum.quorate = quorate;
-	event.u.votequorum.device_configured = device_configured;
-	event.u.votequorum.device_votes = device_votes;
+	event.u.votequorum.known = info->known;
+	event.u.votequorum.quorate = info->quorate && info->ring_node == node->ring_node && info->ring_seq == node->ring_seq;
+	event.u.votequorum.device_configured = info->device_configured;
+	event.u.votequorum.device_votes = info->device_votes;
 	give(node, &event);
 }
 

@@ -11,6 +11,7 @@
 #include <uv.h>
 
 #include "clusterd/core/node.h"
+#include "clusterd/daemon/quorum_link.h"
 #include "clusterd/daemon/soft_state.h"
 #include "lib/err.h"
 
@@ -57,5 +58,5 @@ void cluster_node_gossip(struct cluster_node *node, uint32_t kind, const uint8_t
 /* This host's agent came or went; what it says (report: taken over). */
 void cluster_node_agent(struct cluster_node *node, bool connected);
 void cluster_node_report(struct cluster_node *node, Gantry__AgentReport *report);
-/* What corosync's votequorum says. */
-void cluster_node_votequorum(struct cluster_node *node, bool known, bool quorate, bool device_configured, bool device_votes);
+/* What corosync's votequorum says; it is quorate for us only in the ring that we know. */
+void cluster_node_votequorum(struct cluster_node *node, const struct quorum_info *info);

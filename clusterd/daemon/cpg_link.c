@@ -133,7 +133,7 @@ static void deliver_ring(cpg_handle_t handle, struct cpg_ring_id ring, uint32_t 
 	if (cpg_context_get(handle, (void **)&link) != CS_OK || !link)
 		return;
 	if (!link->leaving)
-		link->callbacks.on_nodes(link->data, members, n_members);
+		link->callbacks.on_nodes(link->data, ring.nodeid, ring.seq, members, n_members);
 	cpg_view_ring(link->view, ring.nodeid, ring.seq);
 }
 

@@ -22,7 +22,7 @@ struct cpg_link_callbacks {
 	/* Connected and joining as this node. False: stay away (the link is then closed for good). */
 	bool (*on_connected)(void *data, uint32_t node_id);
 	/* The hosts whose corosync forms the ring, whether a clusterd runs there or not. Comes before the view of that ring. */
-	void (*on_nodes)(void *data, const uint32_t *nodes, size_t n);
+	void (*on_nodes)(void *data, uint32_t ring_node, uint64_t ring_seq, const uint32_t *nodes, size_t n);
 	void (*on_view)(void *data, uint64_t id, const uint32_t *members, size_t n);
 	void (*on_message)(void *data, uint32_t sender, const uint8_t *message, size_t len);
 	/* corosync is gone, or the link dropped itself. why: for people, said once a loss. */

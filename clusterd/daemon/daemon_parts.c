@@ -157,6 +157,11 @@ static void on_soft(void *data, uint32_t node_id)
 	api_soft_changed(((struct daemon_parts *)data)->api);
 }
 
+static void on_quorum_asked(void *data, const struct quorum_info *info)
+{
+	cluster_node_votequorum(((struct daemon_parts *)data)->node, info);
+}
+
 /* ---- beginning and end */
 
 static int start_api(struct daemon_parts *parts, struct err *err)
@@ -194,7 +199,7 @@ int daemon_parts_start(uv_loop_t *loop, const struct hostconf *conf, struct daem
 	uv_timer_init(loop, &parts->tls_retry);
 	parts->tls_retry.data = parts;
 	parts->agent = agent_link_new(loop, PATH_AGENT_SOCKET, parts->node);
-	parts->quorum = quorum_link_new(loop);
+	parts->quorum = quorum_link_new(loop, on_quorum_asked, parts);
 	*ret = parts;
 	/* From here on a failure is ended by daemon_parts_stop() as well. */
 	return start_api(parts, err);
