@@ -175,20 +175,6 @@ int model__cluster_init(struct model_apply *a, const Gantry__CmdClusterInit *c)
 	return 0;
 }
 
-int model__epoch_start(struct model_apply *a, const Gantry__CmdEpochStart *c)
-{
-	const Gantry__Host *h = model_host_by_node(a->m, c->leader);
-	bool changed = a->s->leader != c->leader;
-
-	a->s->leader = c->leader;
-	if (changed && h)
-		model__event(a, INFO, "host", h->name, "leader-changed", "%s leads from epoch %llu on", h->name, (unsigned long long)a->epoch);
-	if (c->n_voters && h)
-		model__event(a, WARNING, "host", h->name, "quorum-alone", "%zu of %zu voters go on alone: the others are proven dead", c->n_voters,
-			     a->s->n_voters);
-	return 0;
-}
-
 /* ---- members --------------------------------------------------------------- */
 
 int model__host_admit(struct model_apply *a, const Gantry__CmdHostAdmit *c)
@@ -333,6 +319,38 @@ static void host_died(struct model_apply *a, Gantry__Host *h, const char *proof)
 	host_volumes_died(a, h->name);
 }
 
+/* Voters that the leader of an epoch left out: it could do so only with the proof that they are dead (clog_sync.c). The proof
+ * frees what they had in hand in the same step, whoever leads from here on. */
+static void left_out(struct model_apply *a, const Gantry__CmdEpochStart *c)
+{
+	for (size_t i = 0; i < a->s->n_hosts; i++) {
+		Gantry__Host *h = a->s->hosts[i];
+		bool stays = false;
+
+		for (size_t k = 0; k < c->n_voters; k++)
+			stays = stays || c->voters[k] == h->node_id;
+		if (!stays && model__is_voter(a->s, h->node_id) && h->state != HOST(DEAD))
+			host_died(a, h, "proven off before half of the voters went on alone");
+	}
+}
+
+int model__epoch_start(struct model_apply *a, const Gantry__CmdEpochStart *c)
+{
+	const Gantry__Host *h = model_host_by_node(a->m, c->leader);
+	bool changed = a->s->leader != c->leader;
+
+	a->s->leader = c->leader;
+	if (changed && h)
+		model__event(a, INFO, "host", h->name, "leader-changed", "%s leads from epoch %llu on", h->name, (unsigned long long)a->epoch);
+	if (!c->n_voters)
+		return 0;
+	if (h)
+		model__event(a, WARNING, "host", h->name, "quorum-alone", "%zu of %zu voters go on alone: the others are proven dead", c->n_voters,
+			     a->s->n_voters);
+	left_out(a, c);
+	return 0;
+}
+
 static void host_online(struct model_apply *a, Gantry__Host *h, const char *reason)
 {
 	Gantry__HostState from = h->state;
@@ -384,6 +402,9 @@ int model__fence_confirm(struct model_apply *a, const Gantry__CmdFenceConfirm *c
 
 	if (!h)
 		return model__refuse(a, STATUS(NO_SUCH), "no host '%s'; see 'clusterctl host list'", c->host);
+	/* Without a quorum the same word let half of the voters go on alone, and counts already. */
+	if (h->state == HOST(DEAD))
+		return 0;
 	if (h->state != HOST(LOST) && h->state != HOST(FENCING))
 		return model__refuse(a, STATUS(CONSTRAINT), "host '%s' is %s: only a lost host can be confirmed to be off", h->name,
 				     model__host_word(h->state));

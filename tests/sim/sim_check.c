@@ -203,8 +203,10 @@ static uint64_t look_at(struct sim *s, struct sim_host *h, const struct node_act
 	check_model(s, node_model(host_node(h))->state, cmd, result);
 	if (cmd->body_case == GANTRY__COMMAND__BODY_HOST_STATE && cmd->host_state->state == GANTRY__HOST_STATE__HOST_STATE_DEAD && !result->status)
 		s->r->failovers++;
-	if (cmd->body_case == GANTRY__COMMAND__BODY_EPOCH_START)
+	if (cmd->body_case == GANTRY__COMMAND__BODY_EPOCH_START) {
 		s->r->epochs++;
+		s->r->failovers += cmd->epoch_start->n_voters > 0;
+	}
 	gantry__command__free_unpacked(cmd, NULL);
 	return request;
 }
