@@ -423,6 +423,7 @@ static void on_disconnected(struct node *n, const char *text)
 	n->disconnected_why = str_dup(text);
 	n->connected = false;
 	n->n_heard = n->n_ring = 0;
+	node__tie_ring(n);
 	n->membership_changed = true;
 	node__clog(n, &(struct clog_event){.type = CLOG_EVENT_DISCONNECTED});
 }
@@ -487,6 +488,7 @@ static void on_group(struct node *n, const struct node_event *e)
 	case NODE_EVENT_RING:
 		n->n_ring = e->u.ring.n < LIMIT_HOSTS ? e->u.ring.n : LIMIT_HOSTS;
 		memcpy(n->ring, e->u.ring.nodes, n->n_ring * sizeof(*n->ring));
+		node__tie_ring(n);
 		n->membership_changed = true;
 		break;
 	case NODE_EVENT_VOTEQUORUM:

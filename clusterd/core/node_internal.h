@@ -69,6 +69,20 @@ struct node_audit {
 	uint64_t last_index;
 };
 
+/* What keeps this half of the voters from going on alone. */
+enum node_tie_wait {
+	NODE_TIE_NONE,       /* not half, or there is a quorum */
+	NODE_TIE_PROOF,      /* nothing: the others are being proven dead */
+	NODE_TIE_DECISION,   /* they are proven dead, the log takes note */
+	NODE_TIE_CLUSTERD,   /* the other's corosync is here, only its clusterd is not */
+	NODE_TIE_OTHERS,     /* another node speaks for this half */
+	NODE_TIE_PERSON,     /* this process has just begun */
+	NODE_TIE_COROSYNC,   /* it has not told yet whether there is a quorum device */
+	NODE_TIE_DEVICE,     /* its vote is not ours */
+	NODE_TIE_NO_DEVICE,  /* two of four, and none */
+	NODE_TIE_COURTESY,   /* the other half goes first, if it is there */
+};
+
 struct node_tie {
 	bool was_normal;               /* in this process's life: it has seen the others' log */
 	bool running;                  /* the fences are run, or waited for */
@@ -76,6 +90,9 @@ struct node_tie {
 	unsigned failures;
 	uint32_t proven[LIMIT_HOSTS], fencing[LIMIT_HOSTS];
 	size_t n_proven, n_fencing;
+	uint32_t seen[LIMIT_HOSTS];    /* in the ring since corosync connected */
+	size_t n_seen;
+	char failure[ERR_TEXT_MAX];    /* of the last proof that was sought */
 	bool said, given;
 	struct { bool known, quorate, device_configured, device_votes; } corosync;
 };
@@ -149,7 +166,9 @@ void node__audit_heard(struct node *n, uint32_t sender, const uint8_t *data, siz
 
 /* ---- node_tie.c */
 void node__tie_membership(struct node *n);
+void node__tie_ring(struct node *n);
 void node__tie_tick(struct node *n);
+enum node_tie_wait node__tie_waits_for(const struct node *n, const struct clog_status *st);
 /* True: the run was ours. */
 bool node__tie_fenced(struct node *n, const char *host, int rc, const char *text);
 /* A person vouches that a host is off, and there is no quorum that could take it down in the log. */

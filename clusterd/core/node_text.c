@@ -42,9 +42,83 @@ static void names(const struct node *n, const struct clog_status *st, bool here,
 	}
 }
 
+/* One of those who are missing and not proven dead, for "confirm that it is off". */
+static const char *to_confirm(const struct node *n, const struct clog_status *st)
+{
+	for (size_t i = 0; i < st->n_voters; i++) {
+		const Gantry__Host *h = model_host_by_node(&n->model, st->voters[i]);
+
+		if (h && !node__listed(st->members, st->n_members, h->node_id) && !node__listed(n->tie.proven, n->tie.n_proven, h->node_id))
+			return h->name;
+	}
+	return "HOST";
+}
+
+static void proof_words(const struct node *n, const struct clog_status *st, struct buf *out)
+{
+	const struct node_tie *t = &n->tie;
+	const char *comma = "";
+
+	for (size_t i = 0; i < st->n_voters; i++) {
+		const Gantry__Host *h = model_host_by_node(&n->model, st->voters[i]);
+		bool proven = h && node__listed(t->proven, t->n_proven, h->node_id);
+
+		if (!h || (!proven && !node__listed(t->fencing, t->n_fencing, h->node_id)))
+			continue;
+		buf_printf(out, "%s%s is %s", comma, h->name, proven ? "proven dead" : "being fenced");
+		comma = ", ";
+	}
+	if (!t->failure[0])
+		return;
+	buf_printf(out, "%s%s%s. Bring it back, or confirm that it is off with 'clusterctl fence confirm %s --force'", comma, t->failure,
+		   t->again_ms > n->now_ms ? " (it is tried again)" : "", to_confirm(n, st));
+}
+
+/* What is done or waited for where half of the voters are here (node_tie.c). */
+static void tie_words(const struct node *n, const struct clog_status *st, struct buf *out)
+{
+	const char *confirm = to_confirm(n, st);
+
+	switch (node__tie_waits_for(n, st)) {
+	case NODE_TIE_NONE:
+		break;
+	case NODE_TIE_PROOF:
+		proof_words(n, st, out);
+		break;
+	case NODE_TIE_DECISION:
+		buf_printf(out, "proven dead, this half goes on alone");
+		break;
+	case NODE_TIE_CLUSTERD:
+		buf_printf(out, "corosync runs there and clusterd does not; a host that is alive is not fenced: see 'journalctl -u clusterd' there");
+		break;
+	case NODE_TIE_OTHERS:
+		buf_printf(out, "the host of the lowest node id here sees to it that they are proven dead");
+		break;
+	case NODE_TIE_PERSON:
+		buf_printf(out, "this clusterd has just begun and may have slept through what %s did: bring %s back; or, if it is off and did not run "
+			   "longer than this host, confirm that it is off with 'clusterctl fence confirm %s --force'", confirm, confirm, confirm);
+		break;
+	case NODE_TIE_COROSYNC:
+		buf_printf(out, "corosync has not told yet whether there is a quorum device");
+		break;
+	case NODE_TIE_DEVICE:
+		buf_printf(out, "the quorum device has not given its vote to this half: bring %s back, or confirm that it is off with "
+			   "'clusterctl fence confirm %s --force'", confirm, confirm);
+		break;
+	case NODE_TIE_NO_DEVICE:
+		buf_printf(out, "two of four go on alone only with a quorum device: bring %s back, or confirm that it is off with "
+			   "'clusterctl fence confirm %s --force'", confirm, confirm);
+		break;
+	case NODE_TIE_COURTESY:
+		buf_printf(out, "fenced in a few seconds, if it does not fence this host first");
+		break;
+	}
+}
+
 static void no_quorum(const struct node *n, const struct clog_status *st, struct buf *out)
 {
 	size_t here = voters_here(st), missing = st->n_voters - here;
+	struct buf more = {0};
 
 	buf_printf(out, "no quorum: %zu of %zu voters %s here", here, st->n_voters, here == 1 ? "is" : "are");
 	if (here) {
@@ -55,6 +129,10 @@ static void no_quorum(const struct node *n, const struct clog_status *st, struct
 	buf_printf(out, "; ");
 	names(n, st, false, out);
 	buf_printf(out, " %s missing", missing == 1 ? "is" : "are");
+	tie_words(n, st, &more);
+	if (more.len)
+		buf_printf(out, ": %s", buf_str(&more));
+	buf_free(&more);
 }
 
 const char *node_state_text(const struct node *n, struct buf *out)

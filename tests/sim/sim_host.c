@@ -237,6 +237,7 @@ static void joins(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 	if (!h->member->node || h->member->stopped)
 		return;
 	step(s, h, &(struct node_event){.type = NODE_EVENT_CONNECTED});
+	step(s, h, &(struct node_event){.type = NODE_EVENT_VOTEQUORUM, .u.votequorum = {.known = true}});
 	group_join(s, h);
 }
 

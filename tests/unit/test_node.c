@@ -137,6 +137,7 @@ static void regroup(void)
 		if (!w.m[i].in_group)
 			continue;
 		give(&w.m[i], (struct node_event){.type = NODE_EVENT_CONNECTED});
+		give(&w.m[i], (struct node_event){.type = NODE_EVENT_VOTEQUORUM, .u.votequorum.known = true});
 		give(&w.m[i], (struct node_event){.type = NODE_EVENT_RING, .u.ring = {.nodes = ids, .n = n}});
 		give(&w.m[i], (struct node_event){.type = NODE_EVENT_VIEW, .u.view = {.id = w.view, .members = ids, .n_members = n}});
 	}
