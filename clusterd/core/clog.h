@@ -129,3 +129,5 @@ void clog_free(struct clog *clog);
 /* One event in, any number of actions out (array valid until the next step). */
 void clog_step(struct clog *clog, const struct clog_event *event, const struct clog_action **ret, size_t *ret_n);
 void clog_get_status(const struct clog *clog, struct clog_status *ret);
+/* True: no quorum is here, but CLOG_EVENT_PROVEN of all the other voters would let these members decide. */
+bool clog_is_half(struct clog *clog);

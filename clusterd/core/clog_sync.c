@@ -131,27 +131,49 @@ static size_t stated(const struct clog *c, const uint32_t *voters, size_t n)
 	return votes;
 }
 
-/* Exactly half of the voters have stated, and the others are proven dead. Every quorum of all had one of this half, so its most
- * advanced log holds all that was committed; and a majority of two or of one is all of them, so what they commit is on each of their
- * disks. The voters must be known to be committed: a change of them that is under way may have been committed by others. */
-static bool may_decide_alone(const struct clog *c, const Gantry__ClogSync *best)
+static bool is_majority(const struct clog *c, const uint32_t *voters, size_t n)
 {
-	if (2 * stated(c, best->voters, best->n_voters) != best->n_voters || best->n_voters > CLOG_ALONE_VOTERS_MAX ||
-	    best->voters_index > best->commit_index)
-		return false;
-	for (size_t i = 0; i < best->n_voters; i++) {
-		bool counts = clog__is_voter(c->said, c->n_said, best->voters[i]);
+	return stated(c, voters, n) >= n / 2 + !MUTANT(sync_one_vote_short);
+}
+
+/* Exactly half would do as well, in so small a cluster. None: of no voters. */
+static bool is_half_or_more(const struct clog *c, const uint32_t *voters, size_t n)
+{
+	return !n || is_majority(c, voters, n) || (n <= CLOG_ALONE_VOTERS_MAX && 2 * stated(c, voters, n) == n);
+}
+
+/* The others of these voters are proven dead. */
+static bool rest_is_proven(const struct clog *c, const uint32_t *voters, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		bool counts = clog__is_voter(c->said, c->n_said, voters[i]) || MUTANT(alone_without_proof);
 
 		for (size_t k = 0; k < c->n_members && !counts; k++) {
 			const Gantry__ClogSync *s = c->peers[k].sync;
 
-			counts = s && clog__is_voter(s->proven, s->n_proven, best->voters[i]);
+			counts = s && clog__is_voter(s->proven, s->n_proven, voters[i]);
 		}
-		counts = counts || MUTANT(alone_without_proof);
 		if (!counts)
 			return false;
 	}
 	return true;
+}
+
+/* Half of the voters have stated: with the proof that the others are dead they may decide alone. Every quorum of all had one of this
+ * half, so its most advanced log holds all that was committed; and a majority of two or of one is all of them, so what they commit is
+ * on each of their disks. While a change of the voters is not known to be committed, quorums of those before it count too; after a half
+ * that went on alone, those before are not told (clog__old_voters), and it waits until one of them has seen that committed. */
+static bool is_half(const struct clog *c, const Gantry__ClogSync *best)
+{
+	if (best->voters_index > best->commit_index && !best->n_old_voters)
+		return false;
+	return is_half_or_more(c, best->voters, best->n_voters) && is_half_or_more(c, best->old_voters, best->n_old_voters);
+}
+
+static bool may_decide_alone(const struct clog *c, const Gantry__ClogSync *best)
+{
+	return is_half(c, best) && rest_is_proven(c, best->voters, best->n_voters) &&
+	       rest_is_proven(c, best->old_voters, best->n_old_voters);
 }
 
 static void set_deciding(struct clog *c, const Gantry__ClogSync *best, bool alone)
@@ -163,35 +185,52 @@ static void set_deciding(struct clog *c, const Gantry__ClogSync *best, bool alon
 	for (size_t i = 0; i < best->n_voters; i++)
 		if (!alone || clog__is_voter(c->said, c->n_said, best->voters[i]))
 			c->deciding_voters[c->n_deciding_voters++] = best->voters[i];
-	for (size_t i = 0; i < best->n_old_voters; i++)
+	for (size_t i = 0; i < best->n_old_voters && !alone; i++)
 		c->deciding_old[c->n_deciding_old++] = best->old_voters[i];
+}
+
+/* The most advanced of the statements so far; NULL: none. */
+static const Gantry__ClogSync *best_statement(struct clog *c, uint32_t *ret_node)
+{
+	const Gantry__ClogSync *best = NULL;
+
+	for (size_t i = 0; i < c->n_said; i++) {
+		const Gantry__ClogSync *s = clog__peer(c, c->said[i])->sync;
+
+		if (best && !more_advanced(s, c->said[i], best, *ret_node))
+			continue;
+		best = s;
+		*ret_node = c->said[i];
+	}
+	return best;
+}
+
+bool clog_is_half(struct clog *c)
+{
+	uint32_t node;
+	const Gantry__ClogSync *best = c->phase == CLOG_SYNC && !c->decided ? best_statement(c, &node) : NULL;
+
+	return best && best->n_voters && is_half(c, best);
 }
 
 /* The statements so far, in the order of their delivery: do they make a quorum? */
 static void try_decide(struct clog *c)
 {
-	bool alone = false;
-	const Gantry__ClogSync *best = NULL;
+	const Gantry__ClogSync *best = best_statement(c, &c->winner);
 	uint64_t promised = 0;
+	bool quorum, alone = false;
 
-	for (size_t i = 0; i < c->n_said; i++) {
-		const Gantry__ClogSync *s = clog__peer(c, c->said[i])->sync;
-
-		if (s->promised_epoch > promised)
-			promised = s->promised_epoch;
-		if (!best || more_advanced(s, c->said[i], best, c->winner)) {
-			best = s;
-			c->winner = c->said[i];
-		}
-	}
 	if (!best->n_voters)
 		return;
-	if (stated(c, best->voters, best->n_voters) < best->n_voters / 2 + !MUTANT(sync_one_vote_short) ||
-	    (best->n_old_voters && stated(c, best->old_voters, best->n_old_voters) < best->n_old_voters / 2 + 1)) {
+	quorum = is_majority(c, best->voters, best->n_voters) &&
+		 (!best->n_old_voters || stated(c, best->old_voters, best->n_old_voters) >= best->n_old_voters / 2 + 1);
+	if (!quorum)
 		alone = may_decide_alone(c, best);
-		if (!alone)
-			return;
-	}
+	if (!quorum && !alone)
+		return;
+	for (size_t i = 0; i < c->n_said; i++)
+		if (clog__peer(c, c->said[i])->sync->promised_epoch > promised)
+			promised = clog__peer(c, c->said[i])->sync->promised_epoch;
 	c->decided = true;
 	c->epoch = promised + 1;
 	c->base_index = best->last_index;

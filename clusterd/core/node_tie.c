@@ -18,7 +18,6 @@
 #define TIE_DELAY_MS 6000
 #define TIE_RETRY_MS 5000
 #define TIE_RETRY_MAX_MS 60000
-#define TIE_VOTERS_MAX 4    /* with more, a majority of the half is not the whole of it, and the argument of docs/log.md fails */
 
 static void add(uint32_t *list, size_t *count, uint32_t id)
 {
@@ -38,7 +37,7 @@ static void forget(struct node_tie *t)
 }
 
 /* Half of the voters are here and no quorum. */
-static bool is_tie(const struct clog_status *st)
+static bool is_tie(const struct node *n, const struct clog_status *st)
 {
 	size_t here = 0;
 
@@ -46,7 +45,7 @@ static bool is_tie(const struct clog_status *st)
 		here += node__listed(st->members, st->n_members, st->voters[i]);
 	if (MUTANT(fence_storm))
 		return st->phase == CLOG_IDLE && here;
-	return st->phase == CLOG_IDLE && st->n_voters >= 2 && st->n_voters <= TIE_VOTERS_MAX && 2 * here == st->n_voters;
+	return st->phase == CLOG_IDLE && st->n_voters >= 2 && 2 * here == st->n_voters && clog_is_half(n->clog);
 }
 
 /* The lowest voter of this side speaks for it; 0: none. */
@@ -81,7 +80,7 @@ enum node_tie_wait node__tie_waits_for(const struct node *n, const struct clog_s
 {
 	const struct node_tie *t = &n->tie;
 
-	if (!is_tie(st))
+	if (!is_tie(n, st))
 		return NODE_TIE_NONE;
 	if (t->given)
 		return NODE_TIE_DECISION;
@@ -211,7 +210,7 @@ void node__tie_confirm(struct node *n, const char *host)
 	struct clog_status st;
 
 	node_log_status(n, &st);
-	if (!h || n->stopped || !is_tie(&st) || node__listed(st.members, st.n_members, h->node_id))
+	if (!h || n->stopped || !is_tie(n, &st) || node__listed(st.members, st.n_members, h->node_id))
 		return;
 	if (node__listed(n->ring, n->n_ring, h->node_id)) {
 		node__note(n, NODE_WARNING, "%s is not off: its corosync is here", host);
