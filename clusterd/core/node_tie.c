@@ -32,7 +32,7 @@ static void forget(struct node_tie *t)
 	t->again_ms = 0;
 	t->n_proven = t->n_fencing = 0;
 	t->failure[0] = '\0';
-	/* What the device said of the view before this one may be true of both sides. */
+	/* What the device said of the view before this one may be true of both sides; so of the ring (node__tie_ring). */
 	t->corosync.quorate = t->corosync.device_votes = false;
 }
 
@@ -164,6 +164,7 @@ void node__tie_ring(struct node *n)
 {
 	if (!n->n_ring)
 		n->tie.n_seen = 0;
+	n->tie.corosync.quorate = n->tie.corosync.device_votes = false;
 	for (size_t i = 0; i < n->n_ring; i++)
 		add(n->tie.seen, &n->tie.n_seen, n->ring[i]);
 }

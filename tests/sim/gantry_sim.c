@@ -279,8 +279,8 @@ static void print_totals(const struct sim_options *o, const struct totals *t, do
 	const struct sim_result *r = &t->sum;
 
 	printf("%lu seeds, %.0f simulated s/s: %lu commands, %lu acknowledged to users, %lu asked again, %lu epochs, %lu snapshots; %lu starts, "
-	       "%lu failovers, %lu fences, %lu migrations (%lu done, %lu aborted)\nfaults:", t->seeds, per_s, r->commands, r->acknowledged, r->retries,
-	       r->epochs, r->snapshots, r->starts, r->failovers, r->fences, r->migrations, r->migrations_done, r->migrations_aborted);
+	       "%lu failovers, %lu halves alone, %lu fences, %lu migrations (%lu done, %lu aborted)\nfaults:", t->seeds, per_s, r->commands, r->acknowledged, r->retries,
+	       r->epochs, r->snapshots, r->starts, r->failovers, r->halves, r->fences, r->migrations, r->migrations_done, r->migrations_aborted);
 	for (int i = 0; i < FAULT_KINDS; i++)
 		if (o->profile->weight[i])
 			printf(" %s %lu", sim_fault_names[i], r->faults[i]);

@@ -84,8 +84,8 @@ struct sim_result {
 	uint64_t faults[FAULT_KINDS];
 	uint64_t hash, simulated_ms;
 	/* what happened: a run in which nothing did proves nothing */
-	uint64_t commands, acknowledged, retries, epochs, snapshots, fences, failovers, starts, migrations, migrations_done, migrations_aborted;
-#define SIM_COUNTERS 11
+	uint64_t commands, acknowledged, retries, epochs, snapshots, fences, failovers, halves, starts, migrations, migrations_done, migrations_aborted;
+#define SIM_COUNTERS 12
 };
 
 /* ---- sim_world.c ------------------------------------------------------------ */
@@ -214,6 +214,8 @@ void group_changed(struct sim *s, uint64_t detect_us);    /* something of it cha
 void group_cut(struct sim *s, const struct sim_host *from, const struct sim_host *to, bool cut);
 void group_heal_cables(struct sim *s);
 bool group_is_connected(const struct sim_host *h);        /* its corosync runs and its clusterd is in the group */
+/* A quorum device's vote: for the ring of the lowest node id that it reaches, if the host was told of this ring. */
+bool group_device_votes(const struct sim *s, const struct sim_host *h);
 /* In the same ring now, as corosync sees it. */
 bool group_same_ring(const struct sim_host *a, const struct sim_host *b);
 

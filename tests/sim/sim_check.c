@@ -205,7 +205,7 @@ static uint64_t look_at(struct sim *s, struct sim_host *h, const struct node_act
 		s->r->failovers++;
 	if (cmd->body_case == GANTRY__COMMAND__BODY_EPOCH_START) {
 		s->r->epochs++;
-		s->r->failovers += cmd->epoch_start->n_voters > 0;
+		s->r->halves += cmd->epoch_start->n_voters > 0;
 	}
 	gantry__command__free_unpacked(cmd, NULL);
 	return request;

@@ -272,13 +272,19 @@ static void rolling_restart(struct sim *s, struct sim_host *none, uint64_t id, v
 		sim_after(s, 3000000, NULL, LIFE_POWER, rolling_restart, id + 1, NULL, NULL);
 }
 
-/* What a majority of disks holds is promised; so a majority keeps its own. */
+/* What a majority of the voters' disks holds is promised; so a majority keeps its own, by whoever's account of the voters. */
 static bool may_lose_disk(const struct sim *s, const struct sim_host *h)
 {
 	unsigned lost = 1;
 
 	for (unsigned i = 1; i <= s->o.hosts; i++)
 		lost += &s->host[i] != h && disk_is_forgetful(host_disk(&s->host[i]));
+	for (unsigned i = 1; i <= s->o.hosts; i++) {
+		const struct node *node = host_node(&s->host[i]);
+
+		if (node && node_model(node)->state->n_voters && lost > (node_model(node)->state->n_voters - 1) / 2)
+			return false;
+	}
 	return lost <= (s->o.hosts - 1) / 2 && !disk_is_forgetful(host_disk(h));
 }
 

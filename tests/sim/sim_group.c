@@ -43,7 +43,7 @@ struct items {
 struct sim_port {
 	bool up, joined;            /* corosync runs; clusterd is in the group */
 	struct config *config;      /* the newest that this corosync is in */
-	uint64_t ring;              /* which ring: equal for all of one */
+	uint64_t ring, told_ring;   /* which ring: equal for all of one; the one that clusterd knows */
 	struct items in, out;
 	bool in_busy, out_busy;
 };
@@ -155,6 +155,18 @@ bool group_is_connected(const struct sim_host *h)
 bool group_same_ring(const struct sim_host *a, const struct sim_host *b)
 {
 	return a->port->up && b->port->up && a->port->ring == b->port->ring;
+}
+
+bool group_device_votes(const struct sim *s, const struct sim_host *h)
+{
+	/* What votequorum says is about a ring; clusterd takes it only for the one that it knows. And it counts every host that is in
+	 * corosync.conf: the device and fewer than half of them are no quorum. */
+	if (!h->port->up || h->port->told_ring != h->port->ring || 2 * s->group->ring_size[h->id] < s->o.hosts)
+		return false;
+	for (unsigned i = 1; i <= s->o.hosts; i++)
+		if (s->host[i].powered && !s->host[i].frozen && group_is_connected(&s->host[i]))
+			return group_same_ring(h, &s->host[i]);
+	return false;
 }
 
 /* ---- delivery ---------------------------------------------------------------------------- */
@@ -308,6 +320,7 @@ void group_tell_ring(struct sim *s, struct sim_host *h)
 
 static void tell_ring(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 {
+	h->port->told_ring = h->port->ring;
 	host_on_ring(s, h, s->group->rings[h->id], s->group->ring_size[h->id]);
 }
 
@@ -328,7 +341,9 @@ static void new_ring(struct sim *s, const unsigned *island, unsigned which)
 		s->group->ring_size[h->id] = n;
 		memcpy(s->group->rings[h->id], ids, n * sizeof(*ids));
 		/* Another file descriptor: before or after the group's view. */
-		if (!same)
+		if (same)
+			h->port->told_ring = ring;
+		else
 			sim_after(s, sim_random(s, 6000), h, LIFE_CLUSTERD, tell_ring, 0, NULL, NULL);
 	}
 }

@@ -13,6 +13,7 @@
 
 #define TICK_US 100000            /* of a clusterd */
 #define BOOT_US 3000000
+#define VOTEQUORUM_US 1000000
 #define AGENT_RETRY_US 500000     /* clusterd looks for its agent so often */
 #define OPERATOR_US 20000000      /* a clusterd that stepped out is started again by somebody, about so much later */
 #define SNAPSHOT_EVERY 600
@@ -232,12 +233,25 @@ static void tick(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 	sim_after(s, TICK_US, h, LIFE_CLUSTERD, tick, 0, NULL, NULL);
 }
 
+/* With four hosts every second seed has a quorum device; two hosts have none. */
+static void ask_votequorum(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
+{
+	struct node_event e = {.type = NODE_EVENT_VOTEQUORUM, .u.votequorum.known = true};
+
+	e.u.votequorum.device_configured = s->o.hosts == 4 && s->o.seed % 2;
+	e.u.votequorum.device_votes = e.u.votequorum.device_configured && group_device_votes(s, h);
+	e.u.votequorum.quorate = e.u.votequorum.device_votes;
+	if (!h->member->hung)
+		step(s, h, &e);
+	sim_after(s, VOTEQUORUM_US, h, LIFE_CLUSTERD, ask_votequorum, 0, NULL, NULL);
+}
+
 static void joins(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 {
 	if (!h->member->node || h->member->stopped)
 		return;
 	step(s, h, &(struct node_event){.type = NODE_EVENT_CONNECTED});
-	step(s, h, &(struct node_event){.type = NODE_EVENT_VOTEQUORUM, .u.votequorum = {.known = true}});
+	ask_votequorum(s, h, 0, NULL);
 	group_join(s, h);
 }
 
