@@ -201,7 +201,7 @@ static void note(struct member *m, const char *text)
 static Gantry__Host *new_host(uint32_t id)
 {
 	Gantry__Host *h = PB_NEW(Gantry__Host, gantry__host__init);
-	char text[16];
+	char text[24];
 
 	h->node_id = id;
 	pb_set_string(&h->name, w.m[id].host);
