@@ -154,6 +154,13 @@ class Lab:
         """Start a command in a host; a Popen whose kill() takes the command with it."""
         return subprocess.Popen(self.enter_argv(host, argv), env=service_environment(), **popen)
 
+    def spawn_in_hub(self, argv, **popen):
+        """Start a command in the hub, for what all hosts reach (a quorum device, say); its kill() takes the command with it."""
+        self._require_up()
+        supervisor = json.loads((self.state / "supervisor.json").read_text())["pid"]
+        return subprocess.Popen(["nsenter", "-t", str(supervisor), "-m", "-i", "-n", "-p", "--",
+                                 "setpriv", "--pdeathsig", "KILL", "--", *argv], env=service_environment(), **popen)
+
     def enter_argv(self, host, argv):
         """The argv that runs `argv` in a host; raises LabError if the host is off."""
         try:
