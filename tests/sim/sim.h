@@ -3,14 +3,15 @@
  * every step. All of it follows from one seed. What runs in it is the shipped code of both cores: clusterd/core (the
  * whole member: log, model, manager) and agent/core; simulated is only what stands behind their actions.
  *
- *   sim_world.c    clock, events, chance, trace, the run
+ *   sim_clock.c    clock, events, chance, trace
+ *   sim_world.c    the run
  *   sim_group.c    corosync: rings, configurations, total order, cables
  *   sim_disk.c     the disk under a log
  *   sim_host.c     a host and its clusterd: events in, actions out
  *   sim_agent.c    a host's agent: goals in, reports out; agent/core decides
  *   sim_qemu.c     QEMU processes and their guests
  *   sim_migrate.c  the two sides of a migration
- *   sim_store.c    the shared pool and its leases (the shipped storage/lease.c over a pool in memory)
+ *   sim_store.c    the shared pool and its leases (the shipped storage/lease.c over a pool in memory, mem_pool.c)
  *   sim_fence.c    power controllers
  *   sim_user.c     users and operators
  *   sim_faults.c   faults, by profile
@@ -88,7 +89,7 @@ struct sim_result {
 #define SIM_COUNTERS 12
 };
 
-/* ---- sim_world.c ------------------------------------------------------------ */
+/* ---- sim_clock.c, sim_world.c ------------------------------------------------- */
 
 typedef void (*sim_fn)(struct sim *s, struct sim_host *h, uint64_t arg, void *p);
 
@@ -130,6 +131,8 @@ void sim_run(const struct sim_options *o, struct sim_result *r);
 void sim_run_until(struct sim *s, uint64_t us);
 void sim_thawed(struct sim *s, struct sim_host *h);       /* its parked events go on */
 void sim_after(struct sim *s, uint64_t us, struct sim_host *h, enum sim_life life, sim_fn fn, uint64_t arg, void *p, void (*drop)(void *));
+/* Drops all events there are, with their memory. */
+void sim_events_drop(struct sim *s);
 struct sim_host *sim_host_by_name(struct sim *s, const char *name);
 /* The host's own clocks, ms: monotonic (since boot) and wall. */
 uint64_t sim_clock_ms(const struct sim *s, const struct sim_host *h);

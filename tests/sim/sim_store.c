@@ -5,24 +5,20 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "lib/limits.h"
 #include "storage/lease.h"
-#include "storage/lease_record.h"
-#include "storage/pool_fs_ops.h"
+#include "tests/sim/mem_pool.h"
 #include "tests/sim/sim_agent_internal.h"
 
 #define CALL_TIMES_OUT_US (10 * SECOND)
 #define PROBE_EVERY_US (10 * SECOND)
 
-struct record { char name[LEASE_FILE_CHARS + 1]; char data[LEASE_RECORD_BYTES]; size_t len; };
-
-/* Each volume is a pool_fs of its own: the folder of its lease is all that is ever asked for. */
+/* Each volume is a pool of its own: the folder of its lease is all that is ever asked for. */
 struct sim_volume {
-	struct pool_fs fs;                 /* first */
+	struct mem_files files;
+	struct mem_pool mem;
 	char pool[64], name[64];
 	bool exists;
-	struct record *records;
-	size_t n, cap;
-	uint64_t version;                  /* of the records */
 };
 
 struct sim_store { struct sim_volume **volumes; size_t n, probed; };
@@ -35,91 +31,6 @@ struct store_call {
 	store_done done;
 	int rc;
 	char text[SIM_TEXT];
-};
-
-/* ---- the pool in memory ---- */
-
-static const char *base(const char *path)
-{
-	return strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-}
-
-static struct record *record_find(struct sim_volume *v, const char *name)
-{
-	for (size_t i = 0; i < v->n; i++)
-		if (!strcmp(v->records[i].name, name))
-			return &v->records[i];
-	return NULL;
-}
-
-static int mem_read(struct pool_fs *fs, const char *name, size_t max, struct buf *ret, struct err *err)
-{
-	const struct record *r = record_find((struct sim_volume *)fs, base(name));
-
-	if (!r)
-		return -ENOENT;
-	buf_append(ret, r->data, r->len < max ? r->len : max);
-	return 0;
-}
-
-static int mem_overwrite(struct pool_fs *fs, const char *name, const void *data, size_t len, struct err *err)
-{
-	struct sim_volume *v = (struct sim_volume *)fs;
-	struct record *r = record_find(v, base(name));
-
-	if (!r)
-		return -ENOENT;
-	memcpy(r->data, data, len);
-	r->len = len;
-	v->version++;
-	return 0;
-}
-
-static int mem_create(struct pool_fs *fs, const char *name, const void *data, size_t len, struct err *err)
-{
-	struct sim_volume *v = (struct sim_volume *)fs;
-
-	if (record_find(v, base(name)))
-		return -EEXIST;
-	if (v->n == v->cap) {
-		v->cap = v->cap ? 2 * v->cap : 4;
-		v->records = mem_realloc(v->records, v->cap * sizeof(*v->records));
-	}
-	snprintf(v->records[v->n].name, sizeof(v->records->name), "%s", base(name));
-	v->n++;
-	return mem_overwrite(fs, name, data, len, err);
-}
-
-static int mem_remove(struct pool_fs *fs, const char *name, struct err *err)
-{
-	struct sim_volume *v = (struct sim_volume *)fs;
-	struct record *r = record_find(v, base(name));
-
-	if (!r)
-		return -ENOENT;
-	memmove(r, r + 1, (size_t)(v->records + v->n - r - 1) * sizeof(*r));
-	v->n--;
-	v->version++;
-	return 0;
-}
-
-static int mem_list(struct pool_fs *fs, const char *folder, int (*add)(void *data, const char *name), void *data, struct err *err)
-{
-	const struct sim_volume *v = (struct sim_volume *)fs;
-	int rc = 0;
-
-	for (size_t i = 0; i < v->n && rc == 0; i++)
-		rc = add(data, v->records[i].name);
-	return rc;
-}
-
-static int mem_folder(struct pool_fs *fs, const char *name, struct err *err)
-{
-	return 0; /* folders are always there */
-}
-
-static const struct pool_fs_ops mem_ops = {
-	.read = mem_read, .create = mem_create, .overwrite = mem_overwrite, .remove = mem_remove, .list = mem_list, .mkdir = mem_folder, .rmdir = mem_folder,
 };
 
 /* ---- volumes ---- */
@@ -160,7 +71,7 @@ void store_free(struct sim *s)
 	if (!s->store)
 		return;
 	for (size_t i = 0; i < s->store->n; i++) {
-		free(s->store->volumes[i]->records);
+		mem_files_clear(&s->store->volumes[i]->files);
 		free(s->store->volumes[i]);
 	}
 	free(s->store->volumes);
@@ -177,8 +88,7 @@ struct sim_volume *store_volume(struct sim *s, const char *pool, const char *nam
 		if (!strcmp(st->volumes[i]->name, name) && !strcmp(st->volumes[i]->pool, pool))
 			return st->volumes[i];
 	v = mem_alloc(sizeof(*v));
-	v->fs.ops = &mem_ops;
-	v->fs.pool_name = v->pool;
+	mem_pool_init(&v->mem, v->pool, &v->files);
 	snprintf(v->pool, sizeof(v->pool), "%s", pool);
 	snprintf(v->name, sizeof(v->name), "%s", name);
 	st->volumes = mem_realloc(st->volumes, (st->n + 1) * sizeof(*st->volumes));
@@ -211,7 +121,7 @@ int store_make(struct sim *s, struct sim_host *h, const char *pool, const char *
 int store_delete(struct sim *s, struct sim_host *h, const char *pool, const char *name)
 {
 	struct sim_volume *v = store_volume(s, pool, name);
-	int rc = reaches(s, h) ? lease_remove_all(&v->fs, name, NULL) : -ETIMEDOUT;
+	int rc = reaches(s, h) ? lease_remove_all(&v->mem.fs, name, NULL) : -ETIMEDOUT;
 
 	if (rc == 0)
 		v->exists = false;
@@ -226,7 +136,7 @@ bool store_is_held_by(struct sim_volume *v, const char *host, uint64_t generatio
 
 	snprintf(wanted, sizeof(wanted), "held by %s for ", host);
 	snprintf(number, sizeof(number), "(generation %llu)", (unsigned long long)generation);
-	held = lease_describe(&v->fs, v->name, &text, NULL) == 0 && strstr(buf_str(&text), wanted) && strstr(buf_str(&text), number);
+	held = lease_describe(&v->mem.fs, v->name, &text, NULL) == 0 && strstr(buf_str(&text), wanted) && strstr(buf_str(&text), number);
 	buf_free(&text);
 	return held;
 }
@@ -244,7 +154,7 @@ static void probe(struct sim *s, struct sim_volume *v, const struct sim_vm *vm)
 		return;
 	for (int newer = 0; newer <= 1; newer++) {
 		id.generation = newer ? vm->q.generation + 1 : vm->q.generation - 1;
-		if (id.generation && lease_acquire(&v->fs, &id, NULL, NULL) == 0)
+		if (id.generation && lease_acquire(&v->mem.fs, &id, NULL, NULL) == 0)
 			sim_violation(s, newer ? "two-writers" : "stale-generation", "%s is given the lease of %s for generation %llu without a proof; %s holds it with %llu",
 				      intruder->name, v->name, (unsigned long long)id.generation, vm->q.host->name, (unsigned long long)vm->q.generation);
 	}
@@ -302,7 +212,7 @@ static int release_all(const struct sim_domain *d, uint64_t generation)
 
 	for (size_t i = 0; i < d->shape.n_volumes; i++) {
 		struct lease_id id = id_of(d, d->shape.volumes[i], generation);
-		int one = lease_release(&d->shape.volumes[i]->fs, &id, NULL);
+		int one = lease_release(&d->shape.volumes[i]->mem.fs, &id, NULL);
 
 		rc = rc ? rc : one;
 	}
@@ -320,7 +230,7 @@ static int acquire_all(struct sim *s, const struct sim_domain *d, struct store_c
 		struct sim_volume *v = d->shape.volumes[i];
 		struct lease_id id = id_of(d, v, c->generation);
 
-		rc = lease_acquire(&v->fs, &id, c->break_host[0] ? &brk : NULL, &err);
+		rc = lease_acquire(&v->mem.fs, &id, c->break_host[0] ? &brk : NULL, &err);
 		if (rc == 0)
 			check_lease_taken(s, d->agent->host, v->name, d->shape.uuid, c->generation);
 	}
@@ -341,7 +251,7 @@ static int hand_over_all(struct sim *s, const struct sim_domain *d, struct store
 	for (size_t i = 0; i < d->shape.n_volumes && rc == 0; i++) {
 		struct lease_id id = id_of(d, d->shape.volumes[i], c->generation);
 
-		rc = lease_hand_over(&d->shape.volumes[i]->fs, &id, c->next_host, c->next_generation, &err);
+		rc = lease_hand_over(&d->shape.volumes[i]->mem.fs, &id, c->next_host, c->next_generation, &err);
 	}
 	if (rc < 0)
 		text_of(c, rc, &err);
@@ -457,10 +367,10 @@ static void on_renewal(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 		int rc;
 
 		/* Nobody has written since: the answer is known. */
-		if (v->version == d->leases->seen[i])
+		if (v->files.version == d->leases->seen[i])
 			continue;
-		rc = lease_renew(&v->fs, &id, &err);
-		d->leases->seen[i] = v->version;
+		rc = lease_renew(&v->mem.fs, &id, &err);
+		d->leases->seen[i] = v->files.version;
 		if (rc != -ESTALE)
 			continue;
 		text_of(&c, rc, &err);

@@ -1,4 +1,4 @@
-/* One suite for every kind of pool. A folder always; an NFS export where GANTRY_TEST_NFS=nfs://ADDRESS/EXPORT names one
+/* One suite for every kind of pool, the simulator's pool in memory too. That and a folder always; an NFS export where GANTRY_TEST_NFS=nfs://ADDRESS/EXPORT names one
  * (the lab's: nfs://10.79.0.254/pool; the test works in a folder of its own there, made and removed by it). */
 #include <errno.h>
 #include <net/if.h>
@@ -22,6 +22,7 @@
 #include "lib/limits.h"
 #include "storage/lease.h"
 #include "storage/pool_fs.h"
+#include "tests/sim/mem_pool.h"
 #include "tests/unit/temp_folder.h"
 
 static char folder[64];
@@ -77,7 +78,13 @@ static void check_files(struct pool_fs *fs)
 	assert_int_equal(size, 3);
 	assert_int_equal(pool_fs_overwrite(fs, "t/a", "six", 3, &err), 0);
 	assert_string_equal(content_of(fs, "t/a", &b), "six");
+	/* In place: what lies behind stays. */
+	assert_int_equal(pool_fs_overwrite(fs, "t/a", "fo", 2, &err), 0);
+	assert_string_equal(content_of(fs, "t/a", &b), "fox");
+	assert_int_equal(pool_fs_overwrite(fs, "t/a", "six", 3, &err), 0);
 	assert_int_equal(pool_fs_sync(fs, "t/a", &err), 0);
+	assert_int_equal(pool_fs_sync(fs, "t/none", &err), -ENOENT);
+	assert_int_equal(pool_fs_create(fs, "t/none/a", "one", 3, &err), -ENOENT);
 	assert_int_equal(pool_fs_overwrite(fs, "t/none", "six", 3, &err), -ENOENT);
 	assert_int_equal(pool_fs_exists(fs, "t/none", &size, &err), -ENOENT);
 	assert_non_null(strstr(err.text, "'t/none'"));
@@ -201,15 +208,12 @@ static void check_lease(struct pool_fs *a, struct pool_fs *b)
 	assert_int_equal(lease_remove_all(a, "t-disk", &err), 0);
 }
 
-static void check_all(const Gantry__Pool *pool)
+/* As one host and another see it. Closes both. */
+static void check_all(struct pool_fs *a, struct pool_fs *b)
 {
 	static const char *const bad[] = {"", "/x", "..", "a/../b", "a//b", "a/", "./a", "../x"};
-	struct pool_fs *a, *b;
 	uint64_t total = 0, available = 0;
 
-	if (pool_fs_open(pool, &a, &err) < 0)
-		fail_msg("%s", err.text);
-	assert_int_equal(pool_fs_open(pool, &b, &err), 0);
 	assert_int_equal(pool_fs_mkdir(a, "t", &err), 0);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		assert_int_equal(pool_fs_create(a, bad[i], "x", 1, &err), -EINVAL);
@@ -225,11 +229,36 @@ static void check_all(const Gantry__Pool *pool)
 	pool_fs_close(b);
 }
 
+static struct pool_fs *opened(const Gantry__Pool *pool)
+{
+	struct pool_fs *fs = NULL;
+
+	if (pool_fs_open(pool, &fs, &err) < 0)
+		fail_msg("%s", err.text);
+	return fs;
+}
+
 static void test_folder_does_all(void **state)
 {
 	Gantry__Pool pool = dir_pool();
 
-	check_all(&pool);
+	check_all(opened(&pool), opened(&pool));
+}
+
+static struct pool_fs *in_memory(struct mem_files *files)
+{
+	struct mem_pool *p = mem_alloc(sizeof(*p));
+
+	mem_pool_init(p, str_dup("memory"), files);
+	return &p->fs;
+}
+
+static void test_memory_does_all(void **state)
+{
+	struct mem_files files = {0};
+
+	check_all(in_memory(&files), in_memory(&files));
+	mem_files_clear(&files);
 }
 
 static void test_nfs_does_all(void **state)
@@ -241,7 +270,7 @@ static void test_nfs_does_all(void **state)
 		print_message("GANTRY_TEST_NFS names no export\n");
 		skip();
 	}
-	check_all(&pool);
+	check_all(opened(&pool), opened(&pool));
 }
 
 /* GANTRY_TEST_NFS_RESTART=SECONDS: somebody else stops and starts the server meanwhile (docs/storage.md). */
@@ -364,6 +393,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_FOLDER(test_folder_does_all),
+		cmocka_unit_test(test_memory_does_all),
 		cmocka_unit_test(test_nfs_does_all),
 		cmocka_unit_test(test_nfs_server_that_restarts_only_delays),
 		WITH_FOLDER(test_targets_are_checked),
