@@ -223,6 +223,7 @@ bool group_device_votes(const struct sim *s, const struct sim_host *h);
 bool group_same_ring(const struct sim_host *a, const struct sim_host *b);
 
 /* ---- sim_disk.c ------------------------------------------------------------------------------- */
+#define SIM_DISK_KEPT 400    /* entries behind a snapshot: few, so that snapshots are sent */
 enum disk_mood { DISK_WORKS, DISK_SLOW, DISK_FULL };
 struct sim_disk;
 struct clog_disk_batch;
@@ -239,6 +240,8 @@ void disk_remember(struct sim *s, struct sim_host *h, struct sim_disk *d);
 void disk_cut(struct sim *s, struct sim_disk *d);
 void disk_lose(struct sim_disk *d);                       /* the file is corrupt: set aside, begun anew, marked as lost */
 void disk_set_mood(struct sim_disk *d, enum disk_mood mood);
+/* Why no clusterd would begin with what is there, as it looks at it (check_state() of store_db.c); NULL: it would. */
+const char *disk_fault(const struct sim_disk *d);
 /* What is there, as copies for clog_new(). False: nothing but an empty log. */
 bool disk_load(const struct sim_disk *d, struct clog_disk_state *ret, struct buf *ret_snapshot, bool *ret_forgetful);
 void disk_mark_forgetful(struct sim_disk *d);

@@ -13,7 +13,6 @@
 #define DISK_US 40
 #define DISK_SPREAD_US 400
 #define DISK_SLOW_US 900000
-#define DISK_KEPT 400        /* entries behind a snapshot: few, so that snapshots are sent */
 
 struct op {
 	struct op *next;
@@ -89,7 +88,7 @@ static void apply_own_snapshot(struct sim_disk *d, struct clog_disk_batch *b)
 	if (d->snapshot_index >= b->snapshot_index)
 		return;
 	take_snapshot(d, b);
-	while (drop < d->n_entries && d->entries[drop]->index + DISK_KEPT <= b->snapshot_index)
+	while (drop < d->n_entries && d->entries[drop]->index + SIM_DISK_KEPT <= b->snapshot_index)
 		gantry__log_entry__free_unpacked(d->entries[drop++], NULL);
 	memmove(d->entries, d->entries + drop, (d->n_entries - drop) * sizeof(*d->entries));
 	d->n_entries -= drop;
@@ -259,11 +258,32 @@ void disk_mark_forgetful(struct sim_disk *d)
 	d->forgetful = true;
 }
 
+const char *disk_fault(const struct sim_disk *d)
+{
+	uint64_t first = d->n_entries ? d->entries[0]->index : d->snapshot_index + 1, last = first + d->n_entries - 1;
+
+	for (size_t i = 1; i < d->n_entries; i++) {
+		if (d->entries[i]->index != d->entries[i - 1]->index + 1)
+			return "log entries are missing in the middle, or there twice";
+		if (d->entries[i]->epoch < d->entries[i - 1]->epoch)
+			return "the epochs of its log entries go back";
+	}
+	if (first > d->snapshot_index + 1)
+		return "log entries are missing behind the snapshot";
+	if (last < d->snapshot_index)
+		return "the log ends before the snapshot";
+	if (d->commit > last)
+		return "entries that were committed are missing";
+	if (d->n_entries && d->entries[d->n_entries - 1]->epoch > d->promised)
+		return "the log is of a later epoch than was promised";
+	return NULL;
+}
+
 bool disk_load(const struct sim_disk *d, struct clog_disk_state *ret, struct buf *ret_snapshot, bool *ret_forgetful)
 {
 	*ret = (struct clog_disk_state){.promised_epoch = d->promised, .commit_index = d->commit, .snapshot_index = d->snapshot_index,
 					.snapshot_epoch = d->snapshot_epoch, .n_entries = d->n_entries, .n_voters = d->n_voters,
-					.voters_index = d->snapshot_index, .kept_entries = DISK_KEPT};
+					.voters_index = d->snapshot_index, .kept_entries = SIM_DISK_KEPT};
 	ret->entries = mem_alloc((d->n_entries + 1) * sizeof(*ret->entries));
 	for (size_t i = 0; i < d->n_entries; i++)
 		ret->entries[i] = entry_copy(d->entries[i]);

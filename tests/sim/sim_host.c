@@ -266,6 +266,8 @@ void host_clusterd_start(struct sim *s, struct sim_host *h)
 	if (!h->powered || m->node)
 		return;
 	m->hung = m->stopped = false;
+	if (disk_fault(m->disk))
+		sim_violation(s, "durability", "%s: what its log wrote is refused as corrupt: %s", h->name, disk_fault(m->disk));
 	/* An empty log beside other hosts: perhaps a new host's, perhaps what is left of one that has voted. */
 	if (!disk_load(m->disk, &disk, &snapshot, &forgetful) && h->id != 1 && !forgetful) {
 		disk_mark_forgetful(m->disk);

@@ -19,6 +19,7 @@
 
 #include "clusterd/daemon/store.h"
 #include "clusterd/daemon/store_db.h"
+#include "tests/unit/faulty_vfs.h"
 
 static char folder[64], path[96];
 
@@ -139,76 +140,17 @@ static void check_contents(const struct clog_disk_state *s)
 					 (uint8_t)(s->entries[i]->index * 7 + s->entries[i]->epoch * 31 + k));
 }
 
-/* ---- a file system that loses its power at the nth write, sync or truncate, in the middle of it */
+/* ---- the power goes at the nth write, sync or truncate, in the middle of it: the process ends there */
 
-struct crash_file { sqlite3_file base; sqlite3_file *real; };
-static sqlite3_vfs crash_vfs, *real_vfs;
-static sqlite3_io_methods crash_methods;
-static long crash_countdown, n_syncs;
-
-static bool power_fails(void)
+static void exit_dead(void)
 {
-	return --crash_countdown == 0;
-}
-
-#define REAL(f) (((struct crash_file *)(f))->real)
-
-static int crash_write(sqlite3_file *f, const void *data, int n, sqlite3_int64 at)
-{
-	if (power_fails()) {
-		REAL(f)->pMethods->xWrite(REAL(f), data, n / 2, at);
-		_exit(42);
-	}
-	return REAL(f)->pMethods->xWrite(REAL(f), data, n, at);
-}
-static int crash_sync(sqlite3_file *f, int flags)
-{
-	n_syncs++;
-	if (power_fails())
-		_exit(42);
-	return REAL(f)->pMethods->xSync(REAL(f), flags);
-}
-static int crash_truncate(sqlite3_file *f, sqlite3_int64 size)
-{
-	if (power_fails())
-		_exit(42);
-	return REAL(f)->pMethods->xTruncate(REAL(f), size);
-}
-static int crash_close(sqlite3_file *f) { return REAL(f)->pMethods->xClose(REAL(f)); }
-static int crash_read(sqlite3_file *f, void *d, int n, sqlite3_int64 at) { return REAL(f)->pMethods->xRead(REAL(f), d, n, at); }
-static int crash_size(sqlite3_file *f, sqlite3_int64 *s) { return REAL(f)->pMethods->xFileSize(REAL(f), s); }
-static int crash_lock(sqlite3_file *f, int l) { return REAL(f)->pMethods->xLock(REAL(f), l); }
-static int crash_unlock(sqlite3_file *f, int l) { return REAL(f)->pMethods->xUnlock(REAL(f), l); }
-static int crash_reserved(sqlite3_file *f, int *r) { return REAL(f)->pMethods->xCheckReservedLock(REAL(f), r); }
-static int crash_control(sqlite3_file *f, int op, void *arg) { return REAL(f)->pMethods->xFileControl(REAL(f), op, arg); }
-static int crash_sector(sqlite3_file *f) { return REAL(f)->pMethods->xSectorSize(REAL(f)); }
-static int crash_device(sqlite3_file *f) { return REAL(f)->pMethods->xDeviceCharacteristics(REAL(f)); }
-
-static int crash_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *ret_flags)
-{
-	struct crash_file *file = (struct crash_file *)f;
-	int rc;
-
-	file->real = (sqlite3_file *)(file + 1);
-	rc = real_vfs->xOpen(real_vfs, name, file->real, flags, ret_flags);
-	file->base.pMethods = file->real->pMethods ? &crash_methods : NULL;
-	return rc;
+	_exit(42);
 }
 
 static void install_crashes(long at)
 {
-	real_vfs = sqlite3_vfs_find(NULL);
-	crash_vfs = *real_vfs;
-	crash_vfs.zName = "crash";
-	crash_vfs.szOsFile = (int)sizeof(struct crash_file) + real_vfs->szOsFile;
-	crash_vfs.xOpen = crash_open;
-	/* Version 1: no shared memory is needed, as the database is locked for one process. */
-	crash_methods = (sqlite3_io_methods){.iVersion = 1, .xClose = crash_close, .xRead = crash_read, .xWrite = crash_write,
-		.xTruncate = crash_truncate, .xSync = crash_sync, .xFileSize = crash_size, .xLock = crash_lock, .xUnlock = crash_unlock,
-		.xCheckReservedLock = crash_reserved, .xFileControl = crash_control, .xSectorSize = crash_sector,
-		.xDeviceCharacteristics = crash_device};
-	crash_countdown = at;
-	assert_int_equal(sqlite3_vfs_register(&crash_vfs, 1), SQLITE_OK);
+	faulty.on_death = exit_dead;
+	faulty_vfs_install(at);
 }
 
 /* Runs the script in a child that dies at its nth write. Returns the steps it was told are durable; -1: it got through. */
@@ -237,7 +179,7 @@ static int run_until(long n, bool kill_it, useconds_t after_us)
 		}
 		if (kill_it)
 			pause();
-		crash_countdown = 0;
+		faulty.countdown = 0;
 		_exit(0);
 	}
 	close(pipe_fds[1]);
@@ -316,9 +258,9 @@ static void test_every_step_is_synced(void **state)
 		db = open_db();
 		for (size_t i = 0; i < STEPS; i++) {
 			struct store_op *op = script(i);
-			long before = n_syncs;
+			long before = faulty.n_syncs;
 
-			if (store_db_write(db, op, &err) < 0 || n_syncs == before)
+			if (store_db_write(db, op, &err) < 0 || faulty.n_syncs == before)
 				_exit(1);
 			store_op_free(op);
 		}
