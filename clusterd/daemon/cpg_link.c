@@ -110,20 +110,26 @@ static bool any_node_reason(const struct cpg_address *list, size_t n)
 	return false;
 }
 
+static size_t copy_members(const struct cpg_address *from, size_t n, struct cpg_view_member *to)
+{
+	n = n < CPG_MEMBERS_MAX ? n : CPG_MEMBERS_MAX;
+	for (size_t i = 0; i < n; i++)
+		to[i] = (struct cpg_view_member){.node = from[i].nodeid, .pid = from[i].pid};
+	return n;
+}
+
 static void deliver_members(cpg_handle_t handle, const struct cpg_name *group, const struct cpg_address *members, size_t n_members,
 			    const struct cpg_address *left, size_t n_left, const struct cpg_address *joined, size_t n_joined)
 {
-	struct cpg_view_member list[CPG_MEMBERS_MAX];
+	struct cpg_view_member list[CPG_MEMBERS_MAX], came[CPG_MEMBERS_MAX], went[CPG_MEMBERS_MAX];
+	struct cpg_view_change change = {.nodes = any_node_reason(left, n_left) || any_node_reason(joined, n_joined), .joined = came, .left = went};
 	struct cpg_link *link = NULL;
 
 	if (cpg_context_get(handle, (void **)&link) != CS_OK || !link)
 		return;
-	if (n_members > CPG_MEMBERS_MAX)
-		n_members = CPG_MEMBERS_MAX;
-	for (size_t i = 0; i < n_members; i++)
-		list[i] = (struct cpg_view_member){.node = members[i].nodeid, .pid = members[i].pid};
-	cpg_view_members(link->view, list, n_members, any_node_reason(left, n_left) || any_node_reason(joined, n_joined),
-			 uv_now(link->loop));
+	change.n_joined = copy_members(joined, n_joined, came);
+	change.n_left = copy_members(left, n_left, went);
+	cpg_view_members(link->view, list, copy_members(members, n_members, list), &change, uv_now(link->loop));
 }
 
 static void deliver_ring(cpg_handle_t handle, struct cpg_ring_id ring, uint32_t n_members, const uint32_t *members)

@@ -20,6 +20,7 @@ struct cpg_view {
 	uint64_t ring_seq;
 	struct cpg_view_member *members;   /* sorted */
 	size_t n_members;
+	uint64_t change;                   /* which processes came or went last; 0: nodes did */
 	bool holding;
 	uint64_t holding_since_ms;
 	struct held_message *head, **tail;
@@ -47,6 +48,7 @@ void cpg_view_reset(struct cpg_view *view)
 	view->tail = &view->head;
 	view->held_bytes = 0;
 	view->n_members = 0;
+	view->change = 0;
 	view->holding = view->ring_known = false;
 }
 
@@ -79,10 +81,22 @@ static int compare_members(const void *a, const void *b)
 	return x->pid < y->pid ? -1 : x->pid > y->pid;
 }
 
+/* Each list comes in the same order everywhere: it is one process at a time, or one message's list. */
+static uint64_t hash_change(const struct cpg_view_change *change)
+{
+	uint64_t hash = hash_number(0xcbf29ce484222325u, change->n_joined);
+
+	for (size_t i = 0; i < change->n_joined; i++)
+		hash = hash_number(hash_number(hash, change->joined[i].node), change->joined[i].pid);
+	for (size_t i = 0; i < change->n_left; i++)
+		hash = hash_number(hash_number(hash, change->left[i].node), change->left[i].pid);
+	return hash;
+}
+
 /* The view as it is known now, and behind it what was delivered in it. */
 static void give_out(struct cpg_view *view)
 {
-	uint64_t id = hash_number(hash_number(0xcbf29ce484222325u, view->ring_node), view->ring_seq);
+	uint64_t id = hash_number(hash_number(hash_number(0xcbf29ce484222325u, view->ring_node), view->ring_seq), view->change);
 	uint32_t *nodes = mem_alloc((view->n_members + 1) * sizeof(*nodes));
 	size_t n = 0;
 	struct held_message *list = view->head, *next;
@@ -106,7 +120,7 @@ static void give_out(struct cpg_view *view)
 	}
 }
 
-void cpg_view_members(struct cpg_view *view, const struct cpg_view_member *members, size_t n, bool nodes_changed, uint64_t now_ms)
+void cpg_view_members(struct cpg_view *view, const struct cpg_view_member *members, size_t n, const struct cpg_view_change *change, uint64_t now_ms)
 {
 	/* Two changes in a row, as after a host has slept: the first one is over, its ring will not be told any more. */
 	if (view->holding && view->ring_known)
@@ -116,7 +130,8 @@ void cpg_view_members(struct cpg_view *view, const struct cpg_view_member *membe
 		view->members[i] = members[i];
 	view->n_members = n;
 	qsort(view->members, n, sizeof(*members), compare_members);
-	if (nodes_changed || !view->ring_known) {
+	view->change = change->nodes ? 0 : hash_change(change);
+	if (change->nodes || !view->ring_known) {
 		view->holding = true;
 		view->holding_since_ms = now_ms;
 	} else {

@@ -4,7 +4,8 @@
  *     it every message delivered meanwhile, for at most CPG_VIEW_HOLD_MS;
  *   - members changed because a process came or went: a view at once, with the ring that is known;
  *   - a new ring with the same members: a view at once.
- * The id of a view is a hash of the ring id and the sorted (node, pid) of the members: alike on all of them.
+ * The id of a view is a hash of the ring id, the sorted (node, pid) of the members and, within a ring, of which processes came or went
+ * just now: alike on all of them. Without the last, members B and C would have the id that they had before A came whenever A has gone.
  * Ownership: what a sink is given is valid during the call. Limit: what waits is bounded by LIMIT_CPG_HELD_BYTES;
  * past it the view is given out without waiting on. */
 #pragma once
@@ -32,8 +33,15 @@ struct cpg_view *cpg_view_free(struct cpg_view *view);
 /* Forgets everything, as at a new connection. */
 void cpg_view_reset(struct cpg_view *view);
 
-/* nodes_changed: a member joined or left with the reason NODEUP or NODEDOWN. */
-void cpg_view_members(struct cpg_view *view, const struct cpg_view_member *members, size_t n, bool nodes_changed, uint64_t now_ms);
+/* What made the members change. nodes: one joined or left with the reason NODEUP or NODEDOWN; the processes do not matter then,
+ * as a new ring follows (and its parts would be told different ones). */
+struct cpg_view_change {
+	bool nodes;
+	const struct cpg_view_member *joined, *left;
+	size_t n_joined, n_left;
+};
+
+void cpg_view_members(struct cpg_view *view, const struct cpg_view_member *members, size_t n, const struct cpg_view_change *change, uint64_t now_ms);
 void cpg_view_ring(struct cpg_view *view, uint32_t node, uint64_t seq);
 void cpg_view_message(struct cpg_view *view, uint32_t sender, const uint8_t *message, size_t len);
 /* Call it only when corosync has nothing more to deliver: then the ring is late indeed. */

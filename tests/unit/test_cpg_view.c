@@ -37,8 +37,10 @@ static void on_message(void *data, uint32_t sender, const uint8_t *message, size
 static const struct cpg_view_sink sink = {.on_view = on_view, .on_message = on_message};
 
 #define MEMBERS(view, nodes_changed, now, ...) \
+	CHANGE(view, ((struct cpg_view_change){.nodes = nodes_changed}), now, __VA_ARGS__)
+#define CHANGE(view, change, now, ...) \
 	cpg_view_members(view, (struct cpg_view_member[]){__VA_ARGS__}, \
-			 sizeof((struct cpg_view_member[]){__VA_ARGS__}) / sizeof(struct cpg_view_member), nodes_changed, now)
+			 sizeof((struct cpg_view_member[]){__VA_ARGS__}) / sizeof(struct cpg_view_member), &(change), now)
 #define SAY(view, sender, text) cpg_view_message(view, sender, (const uint8_t *)(text), strlen(text))
 #define EXPECT(text) do { assert_string_equal(trace, text); trace[0] = '\0'; } while (0)
 
@@ -107,6 +109,37 @@ static void test_alike_on_all_members(void **state)
 	cpg_view_ring(v, 1, 12);
 	assert_true(last_id != one);
 	cpg_view_free(v);
+}
+
+/* Found on real corosyncs (tests/lab/test_conformance.py): a clusterd comes and goes, and the others would be in the view that they were in before. */
+static void test_an_id_never_comes_back(void **state)
+{
+	struct cpg_view *b = fresh(), *c = fresh();
+	struct cpg_view_member a1 = {1, 100}, a2 = {1, 101}, joiner = {3, 300};
+	struct cpg_view_change own = {.joined = &joiner, .n_joined = 1}, comes = {.joined = &a1, .n_joined = 1}, goes = {.left = &a1, .n_left = 1},
+			       comes_again = {.joined = &a2, .n_joined = 1}, goes_again = {.left = &a2, .n_left = 1};
+	const struct cpg_view_change *later[] = {&comes, &goes, &comes_again, &goes_again};
+	uint64_t seen[5];
+
+	MEMBERS(b, false, 0, {2, 200});
+	cpg_view_ring(b, 1, 4);
+	CHANGE(b, own, 0, {2, 200}, {3, 300});
+	seen[0] = last_id;
+	CHANGE(c, own, 0, {3, 300}, {2, 200});
+	cpg_view_ring(c, 1, 4);
+	assert_true(last_id == seen[0]);
+	for (size_t i = 0; i < 4; i++) {
+		struct cpg_view_member all[] = {{2, 200}, {3, 300}, i < 2 ? a1 : a2};
+
+		cpg_view_members(b, all, 3 - i % 2, later[i], 0);
+		seen[i + 1] = last_id;
+		cpg_view_members(c, all, 3 - i % 2, later[i], 0);
+		assert_true(last_id == seen[i + 1]);
+		for (size_t k = 0; k <= i; k++)
+			assert_true(last_id != seen[k]);
+	}
+	cpg_view_free(b);
+	cpg_view_free(c);
 }
 
 static void test_ring_alone_is_a_view(void **state)
@@ -202,7 +235,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_own_join_waits_for_the_ring), cmocka_unit_test(test_messages_wait_with_the_view),
-		cmocka_unit_test(test_alike_on_all_members), cmocka_unit_test(test_ring_alone_is_a_view),
+		cmocka_unit_test(test_alike_on_all_members), cmocka_unit_test(test_an_id_never_comes_back),
+		cmocka_unit_test(test_ring_alone_is_a_view),
 		cmocka_unit_test(test_two_changes_one_ring), cmocka_unit_test(test_late_ring),
 		cmocka_unit_test(test_flood_does_not_wait), cmocka_unit_test(test_node_counts_once),
 	};
