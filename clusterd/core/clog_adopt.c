@@ -182,12 +182,20 @@ void clog__adopt_durable(struct clog *c)
 	clog__normal_enter(c);
 }
 
-/* Whoever we asked is silent. Another one who has adopted can serve us; if there is none, nobody is NORMAL either. */
+/* The winner made its statement and hangs: nobody can be NORMAL without it, so the others choose anew. Or whoever we asked is silent:
+ * another one who has adopted can serve us; if there is none, nobody is NORMAL either. */
 void clog__adopt_tick(struct clog *c)
 {
 	size_t at = 0;
 
-	if (c->phase != CLOG_ADOPT || !c->asking || c->now_ms - c->asked_ms < CLOG_ADOPT_STUCK_MS)
+	if (c->phase != CLOG_ADOPT)
+		return;
+	if (!c->established && c->winner != c->node && !clog__peer(c, c->winner)->adopted &&
+	    c->now_ms - clog__peer(c, c->winner)->heard_ms >= CLOG_WINNER_SILENT_MS) {
+		clog__round(c, c->round + 1, "the winner of the sync has stopped answering");
+		return;
+	}
+	if (!c->asking || c->now_ms - c->asked_ms < CLOG_ADOPT_STUCK_MS)
 		return;
 	for (size_t i = 0; i < c->n_synced; i++)
 		if (c->synced[i] == c->asking)

@@ -15,6 +15,7 @@
 #define CLOG_SYNC_REPEAT_MS 1000    /* the own statement again, while nothing is decided */
 #define CLOG_SYNC_STUCK_MS 6000     /* undecided although a quorum is here: a statement was missed; a new round */
 #define CLOG_ADOPT_STUCK_MS 3000    /* no progress of the one that we ask: ask another, or a new round */
+#define CLOG_WINNER_SILENT_MS 30000 /* the winner says nothing after its statement: its process hangs. A slow disk needs less */
 #define CLOG_HEARTBEAT_MS 1000      /* an ACK although nothing is new, so that a hung leader is found */
 #define CLOG_LEADER_SILENT_MS 5000  /* our daemons can be late by more than a second on a loaded host */
 #define CLOG_WINDOW 32              /* own PROPOSE messages under way; what comes meanwhile goes as one batch */

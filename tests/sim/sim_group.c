@@ -366,6 +366,9 @@ static void new_config(struct sim *s, const uint32_t *members, size_t n)
 	for (size_t i = 0; i < n; i++)
 		same = same && s->host[members[i]].port->config == first;
 	if (same) {
+		/* The cables are whole again before the ring was given up: what the token left behind goes on. */
+		for (size_t i = 0; i < n; i++)
+			group_kick(s, &s->host[members[i]]);
 		free(c);
 		return;
 	}

@@ -21,7 +21,7 @@ struct member {
 	struct node *node;
 	uint32_t id;
 	char host[8];
-	bool in_group, stopped, disk_fails;
+	bool in_group, hung, stopped, disk_fails;
 	uint64_t serials[256];
 	size_t n_serials;
 	unsigned fences, goals, quorate, not_quorate;
@@ -110,7 +110,7 @@ static void settle(void)
 			if (!w.head)
 				w.tail = &w.head;
 			for (uint32_t i = 1; i <= w.n; i++)
-				if (w.m[i].in_group)
+				if (w.m[i].in_group && !w.m[i].hung)
 					give(&w.m[i], (struct node_event){.type = NODE_EVENT_MESSAGE,
 						.u.message = {.sender = msg->sender, .data = msg->data.data, .len = msg->data.len}});
 			buf_free(&msg->data);
@@ -149,7 +149,8 @@ static void pass_time(uint64_t ms)
 	for (uint64_t end = w.now_ms + ms; w.now_ms < end;) {
 		w.now_ms += NODE_TICK_MS;
 		for (uint32_t i = 1; i <= w.n; i++)
-			give(&w.m[i], (struct node_event){.type = NODE_EVENT_TICK});
+			if (!w.m[i].hung)
+				give(&w.m[i], (struct node_event){.type = NODE_EVENT_TICK});
 		settle();
 	}
 }
@@ -356,6 +357,22 @@ static void test_difference_shows_at_the_next_sync(void **state)
 
 /* ---- what cannot go on ------------------------------------------------------------------ */
 
+static void test_winner_that_hangs_after_its_statement_is_left_out(void **state)
+{
+	make_cluster(3);
+	/* It still states where it is, and is not heard of again, although corosync goes on counting it in. */
+	w.m[1].hung = true;
+	regroup();
+	pass_time(20000);
+	assert_state(2, "taking over the log");
+	pass_time(15000);
+	w.answers = 0;
+	note(&w.m[2], "goes on");
+	assert_int_equal(w.answers, 1);
+	assert_int_equal(w.status, GANTRY__STATUS__STATUS_OK);
+	end();
+}
+
 static void test_full_disk_steps_out_and_says_so(void **state)
 {
 	make_cluster(3);
@@ -525,6 +542,7 @@ int main(void)
 		cmocka_unit_test(test_leader_whose_state_differs_steps_out),
 		cmocka_unit_test(test_two_that_differ_both_step_out),
 		cmocka_unit_test(test_difference_shows_at_the_next_sync),
+		cmocka_unit_test(test_winner_that_hangs_after_its_statement_is_left_out),
 		cmocka_unit_test(test_full_disk_steps_out_and_says_so),
 		cmocka_unit_test(test_newer_command_is_not_applied),
 		cmocka_unit_test(test_one_of_two_goes_on_once_the_other_is_proven_dead),
