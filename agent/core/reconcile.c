@@ -95,6 +95,9 @@ static const struct row table[] = {
 
     /* Ours, run. */
     {WANT_GO, PART_ANY, IS(ABSENT), AGE_ANY, BAN_FAILED, OP_NONE, "this generation has failed or ended here"},
+    /* The host lost its power on the way: a COMMIT may still come, which was under way then. This side's failure is reported, and the
+     * ABORT that follows lets it start. */
+    {WANT_GO, PART_SOURCE, IS(ABSENT), AGE_ANY, BAN_NONE, OP_NONE, "its migration is not decided"},
     {WANT_GO, PART_ANY, IS(ABSENT), AGE_ANY, BAN_NONE, OP_START, "it shall run here"},
     {WANT_GO, PART_ANY, IS(STARTING), AGE_SAME, BAN_ANY, OP_NONE, "an operation is under way"},
     {WANT_RUN, PART_ANY, IS(PAUSED), AGE_SAME, BAN_ANY, OP_UNPAUSE, "it shall run"},

@@ -194,6 +194,9 @@ static void migration_host__start_source(struct migration *m)
 /* A copy that this agent found, not made: what it says depends on how far the old agent came. */
 static void migration_host__adopted_copy(struct migration *m, const struct domain *d)
 {
+	/* Found by its note; QMP has not said yet what it does. */
+	if (d->actual == ACTUAL_STARTING)
+		return;
 	m->tried = true;
 	if (d->actual == ACTUAL_COMPLETE) {
 		m->report->stage = GANTRY__MIGRATION_STAGE__STAGE_COMMITMENT;

@@ -136,8 +136,9 @@ static void report_activation(struct findings *f, const Gantry__Domain *d, const
 	}
 	if (f->report->goals_index < job->committed_index)
 		return;
-	if (!said && (runs || paused))
-		say_done(f, job, NULL);
+	/* Also when an agent that was restarted meanwhile knows no more of the task. A complete copy that waits is paused too. */
+	if ((runs || paused) && !(said && said->ready_to_commit))
+		say_done(f, job, said);
 	else if (!runs && !paused && (said ? said->failed && !said->ready_to_commit : !here))
 		say_domain(f, d, DOM(CRASHED), said && *said->reason ? said->reason : "its image was lost after the commit", false, NULL);
 }

@@ -318,6 +318,9 @@ static void start_source(struct sim *s, struct sim_migration *m)
 /* A copy that this agent found, not made: what it says depends on how far the old agent came. */
 static void adopted_copy(struct sim *s, struct sim_migration *m, const struct sim_domain *d)
 {
+	/* QMP has not said yet what it does. */
+	if (d->actual == ACTUAL_STARTING)
+		return;
 	m->tried = true;
 	if (d->actual == ACTUAL_COMPLETE && !m->ready) {
 		m->stage = STAGE(COMMITMENT);
@@ -332,11 +335,12 @@ static void make_destination(struct sim *s, struct sim_migration *m)
 {
 	struct sim_domain *d = domain_of(m);
 
-	m->tried = true;
-	if (d && d->adopted && d->actual != ACTUAL_ABSENT)
+	if (d && d->adopted && d->actual != ACTUAL_ABSENT) {
 		adopted_copy(s, m, d);
-	else
-		engine_begins(s, m);
+		return;
+	}
+	m->tried = true;
+	engine_begins(s, m);
 }
 
 static void reserve(struct sim *s, struct sim_migration *m)

@@ -61,6 +61,7 @@ static const struct expectation expectations[] = {
     /* the plain life of a domain */
     {"start", {G_RUN, M_NONE, ACTUAL_ABSENT}, OP_START},
     {"start to be paused", {G_PAUSE, M_NONE, ACTUAL_ABSENT}, OP_START},
+    {"start while a migration from here is not decided", {G_RUN, M_SOURCE, ACTUAL_ABSENT}, OP_NONE},
     {"start under way", {G_RUN, M_NONE, ACTUAL_STARTING}, OP_NONE},
     {"runs", {G_RUN, M_NONE, ACTUAL_RUNNING}, OP_NONE},
     {"pause", {G_PAUSE, M_NONE, ACTUAL_RUNNING}, OP_PAUSE},
@@ -172,6 +173,7 @@ static void check_scene(const struct scene *s)
 		assert_true(s->goal == G_RUN || s->goal == G_PAUSE || (s->goal == G_SHUTDOWN && d.op == OP_ACTIVATE));
 		assert_false(s->fenced && s->ha);
 		assert_true(s->actual == ACTUAL_ABSENT || s->age == SAME);
+		assert_false(s->migration == M_SOURCE);
 	}
 	if (d.op == OP_ACTIVATE)
 		assert_true(s->migration == M_DEST_COMMITTED && s->actual == ACTUAL_COMPLETE);
