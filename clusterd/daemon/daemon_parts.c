@@ -75,6 +75,14 @@ static Gantry__MemberInfo *member_info(const struct clog_status *st, const Gantr
 	return m;
 }
 
+/* A quorum device's votes are expected too, however many it has. */
+static bool expects_others(const struct quorum_info *info, size_t n_hosts)
+{
+	if (!info->known || !n_hosts)
+		return false;
+	return info->device_configured ? info->expected_votes < n_hosts : info->expected_votes != n_hosts;
+}
+
 static Gantry__CtlStatus *ops_status(void *data)
 {
 	struct daemon_parts *parts = data;
@@ -86,8 +94,7 @@ static Gantry__CtlStatus *ops_status(void *data)
 
 	node_log_status(cluster_node_core(parts->node), &st);
 	node_state_text(cluster_node_core(parts->node), &text);
-	if (corosync.known && s->n_hosts && corosync.expected_votes != s->n_hosts &&
-	    uv_now(parts->loop) - parts->hosts_changed_ms > RELOAD_TAKES_MS)
+	if (expects_others(&corosync, s->n_hosts) && uv_now(parts->loop) - parts->hosts_changed_ms > RELOAD_TAKES_MS)
 		buf_printf(&text, " (corosync expects %u votes, the cluster has %zu hosts: it has not read its new configuration)",
 			   corosync.expected_votes, s->n_hosts);
 	pb_set_string(&status->cluster_name, s->cluster_name);
