@@ -91,9 +91,10 @@ def runs_alone(cluster, host, lost_at):
     return running - lost_at, time.monotonic() - lost_at
 
 
-@pytest.mark.parametrize("which", ["leader", "other"])
+@pytest.mark.parametrize("which", ["leader", "other", "next-leader"])
 def test_one_loses_its_power_and_the_other_goes_on(cluster, which):
-    lost = leader(cluster) if which == "leader" else other(leader(cluster))
+    """Of the lower and the higher node id, leading or not: who survives leads from then on."""
+    lost = other(leader(cluster)) if which == "other" else leader(cluster)
     left = other(lost)
     move_to(cluster, lost)
     began = time.monotonic()
@@ -328,6 +329,7 @@ def test_the_half_with_the_devices_vote_survives(cluster, device, cut):
     cluster.lab.on(lost)
     wait_both_vote(cluster)
     assert "ffsplit" in cluster.lab.host_path(left, "/etc/corosync/corosync.conf").read_text()
+    assert status(cluster, left)["log_state"] == "normal", "the device's vote is no host that is unknown"
 
 
 def test_without_the_devices_vote_nobody_goes_on(cluster, device):
