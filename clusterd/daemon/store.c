@@ -68,19 +68,22 @@ static void work_done(uv_work_t *work, int status)
 {
 	struct store *store = work->data;
 	struct store_op *list = store->running, *next;
+	/* An answer may bring the next write: its worker then has the store's own. */
+	struct err err = store->err;
+	int result = store->rc;
 	bool quiet = store->closing;
 
 	assert(status == 0);
 	store->busy = false;
 	store->running = NULL;
-	if (store->rc < 0)
+	if (result < 0)
 		store->failed = true;
 	for (; list; list = next) {
 		next = list->next;
 		if (!quiet && list->own_snapshot)
-			store->callbacks.on_snapshot(store->data, list->snapshot_index, store->rc, &store->err);
+			store->callbacks.on_snapshot(store->data, list->snapshot_index, result, &err);
 		else if (!quiet && !list->remember)
-			store->callbacks.on_batch(store->data, list->serial, store->rc, &store->err);
+			store->callbacks.on_batch(store->data, list->serial, result, &err);
 		store_op_free(list);
 	}
 	if (!store->db) {

@@ -134,25 +134,41 @@ static struct op *pop(struct sim_disk *d)
 
 static void start(struct sim *s, struct sim_host *h, struct sim_disk *d);
 
+/* The ops that were being written, out of the queue. */
+static struct op *take_running(struct sim_disk *d)
+{
+	struct op *list = d->head, **end = &list;
+
+	for (; d->running; d->running--)
+		end = &(*end)->next;
+	d->head = *end;
+	*end = NULL;
+	if (!d->head)
+		d->tail = &d->head;
+	return list;
+}
+
+/* One transaction: all of it is there before any of it is answered. An answer may bring the next write, or the end of this process. */
 static void finished(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 {
 	struct sim_disk *d = p;
-	size_t n = d->running;
-	bool full = d->mood == DISK_FULL;
+	struct op *list = take_running(d), *next;
+	uint64_t life = h->life[LIFE_CLUSTERD];
+	int rc;
 
-	d->running = 0;
-	d->full_seen = d->full_seen || full;
-	for (size_t i = 0; i < n; i++) {
-		struct op *op = pop(d);
-
-		/* What a failed fsync left is unknown: the store writes nothing more in this process's life. */
-		if (!d->full_seen)
-			op_apply(d, op);
-		if (!op->remember)
-			d->done(s, h, op->own_snapshot, op->own_snapshot ? op->b.snapshot_index : op->serial, d->full_seen ? -ENOSPC : 0);
+	/* What a failed fsync left is unknown: the store writes nothing more in this process's life. */
+	d->full_seen = d->full_seen || d->mood == DISK_FULL;
+	rc = d->full_seen ? -ENOSPC : 0;
+	for (struct op *op = list; op && rc == 0; op = op->next)
+		op_apply(d, op);
+	for (struct op *op = list; op; op = next) {
+		next = op->next;
+		if (!op->remember && h->life[LIFE_CLUSTERD] == life)
+			d->done(s, h, op->own_snapshot, op->own_snapshot ? op->b.snapshot_index : op->serial, rc);
 		op_free(op);
 	}
-	start(s, h, d);
+	if (h->life[LIFE_CLUSTERD] == life)
+		start(s, h, d);
 }
 
 static void start(struct sim *s, struct sim_host *h, struct sim_disk *d)

@@ -44,6 +44,7 @@ struct bench {
 	size_t n_steps, answered;          /* steps; those before the last answer, which count as answered */
 	size_t failed_from;                /* the first step that was answered with an error; STEPS_MAX: none */
 	uint64_t serial, rng, most_promised;
+	size_t echoes;                     /* so many of the next answers are followed by a write at once */
 	unsigned lost, got_there;          /* deaths at which a step was lost; at which one that was not answered was not */
 };
 
@@ -159,6 +160,8 @@ static bool log_is(const struct log *l, const struct clog_disk_state *s, const s
 
 /* ---- a disk and its processes */
 
+static void echo(struct bench *b);
+
 static void on_answer(void *data, bool snapshot, uint64_t which, int rc)
 {
 	struct bench *b = data;
@@ -176,6 +179,10 @@ static void on_answer(void *data, bool snapshot, uint64_t which, int rc)
 	/* After a failure nothing succeeds any more. */
 	assert_int_equal(rc < 0, b->failed_from <= b->answered);
 	b->answered++;
+	if (b->echoes && b->n_steps < STEPS_MAX) {
+		b->echoes--;
+		echo(b);
+	}
 }
 
 static void give_back(struct clog_disk_state *s, struct buf *snapshot)
@@ -303,6 +310,11 @@ static void do_step(struct bench *b, struct step st)
 static struct step append(const struct bench *b, size_t n, uint64_t epoch, size_t len)
 {
 	return (struct step){.promised = epoch, .commit = b->last.commit, .first = log_last(&b->last) + 1, .epoch = epoch, .n = n, .len = len};
+}
+
+static void echo(struct bench *b)
+{
+	do_step(b, append(b, 1, b->last.promised, 30));
 }
 
 static void all_answered(struct bench *b)
@@ -509,6 +521,29 @@ static void test_many_wait_at_once(void **state)
 	bench_end(&b);
 }
 
+/* As the log does: what has become durable is acked, and brings the next. */
+static void test_an_answer_brings_the_next_write(void **state)
+{
+	struct bench b;
+
+	for (uint64_t seed = 1; seed <= 10; seed++) {
+		bench_start(&b, SIDE(state), seed);
+		for (size_t i = 0; i < 40; i++)
+			do_step(&b, append(&b, 1, 1, 10));
+		b.echoes = 60;
+		if (seed % 2) {
+			all_answered(&b);
+			assert_int_equal(b.n_steps, 100);
+		} else {
+			for (size_t i = 0; i < seed; i++)
+				b.side->go_on(b.disk, false);
+		}
+		b.echoes = 0;
+		die_and_begin(&b);
+		bench_end(&b);
+	}
+}
+
 /* The log never asks for it; if it did, no disk may take it in silence. */
 static void test_a_log_against_its_rules_is_refused(void **state)
 {
@@ -578,6 +613,9 @@ static void random_run(const struct disk_side *side, uint64_t seed, unsigned *lo
 		}
 		for (uint64_t n = draw(&b, STEPS_MAX / 2); n; n--) {
 			random_step(&b);
+			b.echoes = draw(&b, 4) ? 0 : 1 + draw(&b, 3);
+			if (b.n_steps + 8 > STEPS_MAX)
+				break;
 			if (draw(&b, 3))
 				side->go_on(b.disk, draw(&b, 20) == 0);
 		}
@@ -605,7 +643,7 @@ static void test_random_runs(void **state)
 	T(test_nothing_is_there_at_first, side), T(test_what_was_answered_is_there, side), T(test_a_tail_is_cut_and_replaced, side), \
 	T(test_snapshots_never_go_back, side), T(test_entries_far_behind_a_snapshot_go, side), T(test_a_promise_never_falls, side), \
 	T(test_a_forgetful_log_is_so_until_it_remembers, side), T(test_after_a_failure_nothing_succeeds, side), \
-	T(test_many_wait_at_once, side), T(test_a_log_against_its_rules_is_refused, side), T(test_random_runs, side)
+	T(test_many_wait_at_once, side), T(test_an_answer_brings_the_next_write, side), T(test_a_log_against_its_rules_is_refused, side), T(test_random_runs, side)
 #define T(f, side) {#f " (" #side ")", f, NULL, NULL, (void *)&side}
 
 int main(void)
