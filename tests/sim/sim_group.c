@@ -1,8 +1,10 @@
 /* Extended virtual synchrony as corosync was seen to do it: one total order a configuration; after a cable is cut, and
- * before the token is missed, a part may still deliver its own messages to itself (and two parts in different orders, which is worse
- * than corosync); what was queued in a frozen or cut host is delivered to everyone in the next configuration; a host that
- * thaws sees itself alone for a moment and never that the quorum was lost. A cable that is cut in one direction is a link that is down;
- * where the links that are left do not fall into islands, corosync's rings change again and again. */
+ * before the token is missed, a part may still deliver its own messages to itself (and go on with that for longer than corosync, whose
+ * token is gone), and then hears no other part until a new configuration: who pass from one to the next together have delivered
+ * the same in it. What a frozen host is sent waits for it, and what was queued in a frozen or cut host is delivered to everyone in
+ * the next configuration; a host that thaws sees itself alone for a moment and never that the quorum was lost. A cable that is cut
+ * in one direction is a link that is down; where the links that are left do not fall into islands, corosync's rings change again and
+ * again. Real corosyncs and this one are held to the same rules: tests/lab/group_rules.py. */
 #include "tests/sim/sim.h"
 
 #include <stdlib.h>
@@ -44,6 +46,7 @@ struct sim_port {
 	bool up, joined;            /* corosync runs; clusterd is in the group */
 	struct config *config;      /* the newest that this corosync is in */
 	uint64_t ring, told_ring;   /* which ring: equal for all of one; the one that clusterd knows */
+	uint64_t story;             /* equal for those of a configuration who have delivered the same in it; 0: nothing that others did not */
 	struct items in, out;
 	bool in_busy, out_busy;
 };
@@ -52,7 +55,7 @@ struct sim_group {
 	bool cut[SIM_HOSTS_MAX + 1][SIM_HOSTS_MAX + 1];   /* from, to */
 	uint64_t notice[SIM_HOSTS_MAX + 1][SIM_HOSTS_MAX + 1];   /* when corosync will know that this link is down; 0: it is up */
 	uint64_t waits_until;
-	uint64_t next_config, next_ring;
+	uint64_t next_config, next_ring, next_story;
 	unsigned ring_size[SIM_HOSTS_MAX + 1];            /* what each host was told last */
 	uint32_t rings[SIM_HOSTS_MAX + 1][SIM_HOSTS_MAX];
 };
@@ -112,6 +115,7 @@ static void set_config(struct sim_port *p, struct config *c)
 		c->refs++;
 	config_unref(p->config);
 	p->config = c;
+	p->story = 0;
 }
 
 /* ---- cables -------------------------------------------------------------------------- */
@@ -207,10 +211,44 @@ static bool intact(const struct sim *s, const struct sim_host *h)
 	for (size_t i = 0; i < c->n; i++) {
 		const struct sim_host *to = &s->host[c->members[i]];
 
-		if (!linked(s, h, to) || to->port->config != c)
+		if (!linked(s, h, to) || to->port->config != c || to->port->story != h->port->story)
 			return false;
 	}
 	return true;
+}
+
+/* What h sends in its configuration gets there; to a frozen host too, which finds it when it thaws. */
+static bool hears(const struct sim *s, const struct sim_host *h, const struct sim_host *to)
+{
+	if (to->port->config != h->port->config || to->port->story != h->port->story || !to->powered)
+		return false;
+	return !s->group->cut[h->id][to->id] && !s->group->cut[to->id][h->id];
+}
+
+static bool all_hear(const struct sim *s, const struct sim_host *h)
+{
+	const struct config *c = h->port->config;
+
+	for (size_t i = 0; i < c->n; i++)
+		if (!hears(s, h, &s->host[c->members[i]]))
+			return false;
+	return true;
+}
+
+/* A part delivers what the rest of its configuration does not: from here on they have nothing more in common. */
+static void part_from_rest(struct sim *s, struct sim_host *h)
+{
+	struct config *c = h->port->config;
+	struct sim_host *heard[SIM_HOSTS_MAX];
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->n; i++)
+		if (hears(s, h, &s->host[c->members[i]]))
+			heard[n++] = &s->host[c->members[i]];
+	s->group->next_story++;
+	while (n)
+		heard[--n]->port->story = s->group->next_story;
+	c->broken = true;
 }
 
 static void order(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
@@ -225,16 +263,17 @@ static void order(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 	/* The cable is cut and nobody knows: the token is lost, or the last turn still delivers to those it reaches. */
 	if (!whole && sim_chance(s, 0.7))
 		return;
+	if (!all_hear(s, h))
+		part_from_rest(s, h);
 	for (unsigned i = 0; i < BATCH && port->out.n; i++) {
 		struct item item = items_pop(&port->out);
 
 		for (size_t k = 0; k < port->config->n; k++) {
 			struct sim_host *to = &s->host[port->config->members[k]];
 
-			if (whole || (linked(s, h, to) && to->port->config == port->config))
+			if (hears(s, h, to))
 				push_in(s, to, item);
 		}
-		port->config->broken = port->config->broken || !whole;
 		msg_unref(item.msg);
 	}
 	group_kick(s, h);
@@ -324,8 +363,10 @@ static void tell_ring(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 	host_on_ring(s, h, s->group->rings[h->id], s->group->ring_size[h->id]);
 }
 
-static void new_ring(struct sim *s, const unsigned *island, unsigned which)
+/* True: one of its hosts is told of other hosts than before. */
+static bool new_ring(struct sim *s, const unsigned *island, unsigned which)
 {
+	bool changed = false;
 	uint32_t ids[SIM_HOSTS_MAX];
 	uint64_t ring = ++s->group->next_ring;
 	unsigned n = 0;
@@ -341,14 +382,28 @@ static void new_ring(struct sim *s, const unsigned *island, unsigned which)
 		s->group->ring_size[h->id] = n;
 		memcpy(s->group->rings[h->id], ids, n * sizeof(*ids));
 		/* Another file descriptor: before or after the group's view. */
+		changed = changed || !same;
 		if (same)
 			h->port->told_ring = ring;
 		else
 			sim_after(s, sim_random(s, 6000), h, LIFE_CLUSTERD, tell_ring, 0, NULL, NULL);
 	}
+	return changed;
 }
 
-/* One who slept through it sees itself alone first. */
+/* The others of its configuration have had another one since. */
+static bool slept(const struct sim *s, const struct sim_host *h, const uint32_t *members, size_t n)
+{
+	const struct config *c = h->port->config;
+
+	for (size_t i = 0; c && i < n; i++)
+		for (size_t k = 0; k < c->n; k++)
+			if (c->members[k] == members[i] && s->host[members[i]].port->config && s->host[members[i]].port->config != c)
+				return true;
+	return false;
+}
+
+/* One who slept through it sees itself alone first; another one may, when the ring is another. */
 static void say_alone(struct sim *s, struct sim_host *h)
 {
 	struct config *alone = mem_alloc(sizeof(*alone));
@@ -358,8 +413,37 @@ static void say_alone(struct sim *s, struct sim_host *h)
 	config_unref(alone);
 }
 
-static void new_config(struct sim *s, const uint32_t *members, size_t n)
+/* Those of one configuration who delivered different things in it do not leave it together: each part is by itself first. */
+static void say_parts(struct sim *s, const uint32_t *members, size_t n)
 {
+	for (size_t i = 0; i < n; i++) {
+		const struct sim_port *port = s->host[members[i]].port;
+		struct config *part = mem_alloc(sizeof(*part));
+		bool alike = true, said = false;
+
+		*part = (struct config){.refs = 1};
+		for (size_t k = 0; k < n && port->config; k++) {
+			const struct sim_port *other = s->host[members[k]].port;
+
+			if (other->config == port->config && other->story == port->story) {
+				part->members[part->n++] = members[k];
+				said = said || k < i;
+			} else {
+				alike = alike && other->config != port->config;
+			}
+		}
+		if (!alike && !said) {
+			part->id = ++s->group->next_config;
+			for (size_t k = 0; k < part->n; k++)
+				push_in(s, &s->host[part->members[k]], (struct item){.view = part});
+		}
+		config_unref(part);
+	}
+}
+
+static void new_config(struct sim *s, const uint32_t *members, size_t n, bool new_ring)
+{
+	double alone[SIM_HOSTS_MAX];
 	struct config *c = mem_alloc(sizeof(*c)), *first = s->host[members[0]].port->config;
 	bool same = first && first->n == n && !first->broken && !memcmp(first->members, members, n * sizeof(*members));
 
@@ -374,10 +458,13 @@ static void new_config(struct sim *s, const uint32_t *members, size_t n)
 	}
 	*c = (struct config){.refs = 1, .id = ++s->group->next_config, .n = n};
 	memcpy(c->members, members, n * sizeof(*members));
+	say_parts(s, members, n);
+	for (size_t i = 0; i < n; i++)
+		alone[i] = slept(s, &s->host[members[i]], members, n) ? 0.5 : new_ring ? 0.1 : 0;
 	for (size_t i = 0; i < n; i++) {
 		struct sim_host *h = &s->host[members[i]];
 
-		if (h->port->config && n > 1 && sim_chance(s, 0.1))
+		if (h->port->config && n > 1 && sim_chance(s, alone[i]))
 			say_alone(s, h);
 		set_config(h->port, c);
 		push_in(s, h, (struct item){.view = c});
@@ -431,14 +518,14 @@ static void reconfigure(struct sim *s, struct sim_host *none, uint64_t arg, void
 	islands = part(s, island, &unstable);
 	for (unsigned c = 1; c <= islands; c++) {
 		uint32_t members[SIM_HOSTS_MAX];
+		bool other = new_ring(s, island, c);
 		size_t n = 0;
 
-		new_ring(s, island, c);
 		for (unsigned i = 1; i <= s->o.hosts; i++)
 			if (island[i] == c && s->host[i].port->joined)
 				members[n++] = i;
 		if (n)
-			new_config(s, members, n);
+			new_config(s, members, n, other);
 	}
 	if (unstable)
 		group_changed(s, UNSTABLE_US / 2 + sim_random(s, UNSTABLE_US));
