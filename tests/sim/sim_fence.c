@@ -63,22 +63,26 @@ static void on_answer(struct sim *s, struct sim_host *by, uint64_t arg, void *p)
 	free(a);
 }
 
+static void answer_later(struct sim *s, struct sim_host *by, const char *target, int rc, const char *text)
+{
+	struct answer *a = mem_alloc(sizeof(*a));
+
+	a->rc = rc;
+	snprintf(a->target, sizeof(a->target), "%s", target);
+	snprintf(a->text, sizeof(a->text), "%s", text);
+	sim_after(s, 1 * MS, by, LIFE_CLUSTERD, on_answer, 0, a, free);
+}
+
 static void fence_end(struct sim *s, struct fence *f, int rc, const char *text)
 {
-	struct answer *a;
 	struct fence **p = &s->fences->runs;
 
 	while (*p != f)
 		p = &(*p)->next;
 	*p = f->next;
 	sim_trace(s, "fence of %s by %s: %s%s", f->target->name, f->by->name, text, f->answers ? "" : " (nobody waits for it)");
-	if (f->answers && f->by->powered && f->by->life[LIFE_CLUSTERD] == f->life) {
-		a = mem_alloc(sizeof(*a));
-		a->rc = rc;
-		snprintf(a->target, sizeof(a->target), "%s", f->target->name);
-		snprintf(a->text, sizeof(a->text), "%s", text);
-		sim_after(s, 1 * MS, f->by, LIFE_CLUSTERD, on_answer, 0, a, free);
-	}
+	if (f->answers && f->by->powered && f->by->life[LIFE_CLUSTERD] == f->life)
+		answer_later(s, f->by, f->target->name, rc, text);
 	free(f);
 }
 
@@ -158,9 +162,13 @@ void fence_run(struct sim *s, struct sim_host *by, const char *target)
 	struct fence *f;
 
 	if (!t) {
-		host_fence_answer(s, by, target, -ENOENT, "no such host");
+		answer_later(s, by, target, -ENOENT, "no such host");
 		return;
 	}
+	/* One at a time for a host (clusterd/daemon/fence_runner.c). */
+	for (f = s->fences->runs; f; f = f->next)
+		if (f->by == by && f->target == t && f->answers && f->life == by->life[LIFE_CLUSTERD])
+			return;
 	f = mem_alloc(sizeof(*f));
 	f->no = ++s->seq;
 	f->by = by;
