@@ -62,7 +62,7 @@ static bool on_connected(void *data, uint32_t node_id)
 	return true;
 }
 
-static void on_nodes(void *data, const uint32_t *nodes, size_t n)
+static void on_nodes(void *data, uint32_t ring_node, uint64_t ring_seq, const uint32_t *nodes, size_t n)
 {
 }
 
