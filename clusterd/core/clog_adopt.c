@@ -192,7 +192,7 @@ void clog__adopt_tick(struct clog *c)
 		return;
 	if (!c->established && c->winner != c->node && !clog__peer(c, c->winner)->adopted &&
 	    c->now_ms - clog__peer(c, c->winner)->heard_ms >= CLOG_WINNER_SILENT_MS) {
-		clog__round(c, c->round + 1, "the winner of the sync has stopped answering");
+		clog__next_round(c, "the winner of the sync has stopped answering");
 		return;
 	}
 	if (!c->asking || c->now_ms - c->asked_ms < CLOG_ADOPT_STUCK_MS)
@@ -208,8 +208,10 @@ void clog__adopt_tick(struct clog *c)
 		ask(c, other);
 		return;
 	}
-	if (!c->established)
-		clog__round(c, c->round + 1, "the winner of the sync is silent");
+	if (c->mute)
+		ask(c, c->asking);
+	else if (!c->established)
+		clog__next_round(c, "the winner of the sync is silent");
 }
 
 void clog__tail_push(struct clog *c, struct clog_entry entry)

@@ -115,6 +115,7 @@ struct clog {
 	uint32_t winner;
 	uint64_t epoch, base_index, base_epoch;
 	uint64_t winner_first;
+	bool mute;                       /* clog_mute */
 	bool alone;                      /* by half of the voters, the others being proven dead: these are the voters from here on */
 	uint32_t *deciding_voters;
 	size_t n_deciding_voters;
@@ -204,6 +205,7 @@ void clog__entries_push(struct clog_entry **array, size_t *n, size_t *cap, struc
 /* ---- clog_sync.c */
 void clog__view(struct clog *c, uint64_t id, const uint32_t *members, size_t n);
 void clog__round(struct clog *c, uint32_t round, const char *reason);
+void clog__next_round(struct clog *c, const char *reason);
 void clog__on_sync(struct clog *c, uint32_t sender, const Gantry__ClogSync *sync);
 void clog__sync_tick(struct clog *c);
 void clog__proven(struct clog *c, const uint32_t *nodes, size_t n);

@@ -237,7 +237,7 @@ void clog__on_append(struct clog *c, uint32_t sender, const Gantry__ClogAppend *
 	if (!c->established)
 		establish(c);
 	if (c->caught_up && at != clog__last_index(c) + 1) {
-		clog__round(c, c->round + 1, "an APPEND was missed");
+		clog__next_round(c, "an APPEND was missed");
 		return;
 	}
 	mine = take_sent(c, m);
@@ -349,5 +349,5 @@ void clog__normal_tick(struct clog *c)
 	if (c->now_ms - c->ack_ms >= CLOG_HEARTBEAT_MS && !c->ack_flying)
 		say_ack(c);
 	if (leader && c->leader != c->node && c->now_ms - leader->heard_ms >= CLOG_LEADER_SILENT_MS)
-		clog__round(c, c->round + 1, "the leader is silent");
+		clog__next_round(c, "the leader is silent");
 }

@@ -20,6 +20,9 @@ static void say_sync(struct clog *c)
 	Gantry__EpochMark *marks = NULL, **mark_ptrs = NULL;
 	size_t n = 0;
 
+	c->sync_sent_ms = c->now_ms;
+	if (c->mute && !MUTANT(forgetful_speaks))
+		return;
 	for (size_t i = 0; i < c->n_log; i++) {
 		if (n && marks[n - 1].epoch == c->log[i].e->epoch)
 			continue;
@@ -53,7 +56,6 @@ static void say_sync(struct clog *c)
 	m.body_case = GANTRY__CLOG_MESSAGE__BODY_SYNC;
 	m.sync = &sync;
 	clog__send(c, &m, "statement for the sync");
-	c->sync_sent_ms = c->now_ms;
 	free(marks);
 	free(mark_ptrs);
 }
@@ -81,6 +83,18 @@ void clog__round(struct clog *c, uint32_t round, const char *reason)
 	clog__set_phase(c, CLOG_SYNC, reason);
 	c->sync_since_ms = c->now_ms;
 	say_sync(c);
+}
+
+/* By our own wish. A mute member leaves it to the others: they would not hear of its round, and it would be deaf to theirs. */
+void clog__next_round(struct clog *c, const char *reason)
+{
+	if (!c->mute)
+		clog__round(c, c->round + 1, reason);
+}
+
+void clog_mute(struct clog *c, bool mute)
+{
+	c->mute = mute;
 }
 
 void clog__view(struct clog *c, uint64_t id, const uint32_t *members, size_t n)
@@ -265,7 +279,7 @@ void clog__sync_tick(struct clog *c)
 		return;
 	clog_get_status(c, &status);
 	if (status.phase == CLOG_SYNC && status.n_voters && c->now_ms - c->sync_since_ms >= CLOG_SYNC_STUCK_MS)
-		clog__round(c, c->round + 1, "the sync does not come to a decision");
+		clog__next_round(c, "the sync does not come to a decision");
 	else if (c->now_ms - c->sync_sent_ms >= CLOG_SYNC_REPEAT_MS)
 		say_sync(c);
 }
@@ -302,5 +316,5 @@ void clog__proven(struct clog *c, const uint32_t *nodes, size_t n)
 	for (size_t i = 0; i < n; i++)
 		if (!clog__is_voter(c->members, c->n_members, nodes[i]))
 			c->proven[c->n_proven++] = nodes[i];
-	clog__round(c, c->round + 1, "the other voters are proven dead");
+	clog__next_round(c, "the other voters are proven dead");
 }

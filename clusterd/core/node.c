@@ -209,23 +209,11 @@ static void act_need_snapshot(struct node *n)
 	buf_free(&data);
 }
 
-/* A statement for the sync. One that has lost its log keeps silent: the others agree without it, or not at all,
- * as its empty log must not outvote a host that has what both of them once acknowledged. */
-static bool is_statement(const struct clog_action *a)
-{
-	Gantry__ClogMessage *m = gantry__clog_message__unpack(NULL, a->u.multicast.len, a->u.multicast.data);
-	bool is = m && m->body_case == GANTRY__CLOG_MESSAGE__BODY_SYNC;
-
-	if (m)
-		gantry__clog_message__free_unpacked(m, NULL);
-	return is;
-}
-
 static void act_multicast(struct node *n, const struct clog_action *a)
 {
 	struct node_action send = {.type = NODE_ACTION_SEND};
 
-	if (n->stopped || (n->forgetful && is_statement(a) && !MUTANT(forgetful_speaks)))
+	if (n->stopped)
 		return;
 	send.u.send.data = a->u.multicast.data;
 	send.u.send.len = a->u.multicast.len;
@@ -324,6 +312,14 @@ static void say_phase(struct node *n)
 	buf_free(&text);
 }
 
+/* A log has been taken over, or made. */
+void node__remember(struct node *n)
+{
+	n->forgetful = false;
+	clog_mute(n->clog, false);
+	node__act(n, &(struct node_action){.type = NODE_ACTION_REMEMBER});
+}
+
 /* What follows from a model that is of now. */
 static void follow_model(struct node *n)
 {
@@ -332,8 +328,7 @@ static void follow_model(struct node *n)
 	if (!node_is_current(n))
 		return;
 	if (n->forgetful) {
-		n->forgetful = false;
-		node__act(n, &(struct node_action){.type = NODE_ACTION_REMEMBER});
+		node__remember(n);
 		node__note(n, NODE_NOTICE, "the log was taken over from the other hosts");
 	}
 	if (s->n_hosts && !model_host(&n->model, n->host)) {
@@ -584,6 +579,7 @@ void node_begin(struct node *n, uint32_t node_id, struct clog_disk_state *disk, 
 	n->snapshot_index = disk->snapshot_index;
 	n->agent.gone_since_ms = now_ms;
 	n->clog = clog_new(node_id, disk, model_voters_of);
+	clog_mute(n->clog, forgetful);
 	/* What is known to be committed is applied at once, so that questions can be answered without a quorum. */
 	node__clog(n, &(struct clog_event){.type = CLOG_EVENT_TICK});
 }

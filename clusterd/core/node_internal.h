@@ -133,6 +133,7 @@ struct node {
 /* Gives the log an event; in the middle of another one it is queued (and copied). */
 void node__clog(struct node *n, struct clog_event *event);
 void node__note(struct node *n, enum node_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void node__remember(struct node *n);
 void node__act(struct node *n, const struct node_action *action);
 
 /* ---- node_propose.c */

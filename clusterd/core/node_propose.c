@@ -9,11 +9,8 @@ static void send_proposal(struct node *n, struct proposal *p)
 	struct clog_event event = {.type = CLOG_EVENT_PROPOSE};
 
 	/* A user makes the cluster here: there is nothing that this host could have forgotten. */
-	if (p->first && n->forgetful) {
-		n->forgetful = false;
-		node__act(n, &(struct node_action){.type = NODE_ACTION_REMEMBER});
-	}
-
+	if (p->first && n->forgetful)
+		node__remember(n);
 	p->sent = true;
 	event.u.propose.command = p->packed.data;
 	event.u.propose.len = p->packed.len;

@@ -21,11 +21,13 @@ struct member {
 	struct node *node;
 	uint32_t id;
 	char host[8];
-	bool in_group, hung, stopped, disk_fails;
+	bool in_group, hung, stopped, disk_fails, disk_is_slow;
 	uint64_t serials[256];
 	size_t n_serials;
 	unsigned fences, goals, quorate, not_quorate;
 	char fencing[16];
+	struct message *missed[64];   /* what came while it hung */
+	size_t n_missed;
 };
 
 static struct {
@@ -85,7 +87,7 @@ static void give(struct member *m, struct node_event e)
 
 static void disk_answers(struct member *m)
 {
-	while (m->n_serials) {
+	while (m->n_serials && !m->disk_is_slow) {
 		struct node_event e = {.type = NODE_EVENT_DISK_DONE};
 
 		e.u.disk_done.serial = m->serials[0];
@@ -94,6 +96,28 @@ static void disk_answers(struct member *m)
 		memmove(m->serials, m->serials + 1, --m->n_serials * sizeof(*m->serials));
 		give(m, e);
 	}
+}
+
+static void deliver(struct member *m, struct message *msg)
+{
+	give(m, (struct node_event){.type = NODE_EVENT_MESSAGE,
+				    .u.message = {.sender = msg->sender, .data = msg->data.data, .len = msg->data.len}});
+}
+
+static void message_free(struct message *msg)
+{
+	buf_free(&msg->data);
+	free(msg);
+}
+
+static void keep_for_later(struct member *m, const struct message *msg)
+{
+	struct message *copy = mem_alloc(sizeof(*copy));
+
+	assert_true(m->n_missed < 64);
+	copy->sender = msg->sender;
+	buf_append(&copy->data, msg->data.data, msg->data.len);
+	m->missed[m->n_missed++] = copy;
 }
 
 /* Until nothing is under way any more. */
@@ -109,18 +133,31 @@ static void settle(void)
 			w.head = msg->next;
 			if (!w.head)
 				w.tail = &w.head;
-			for (uint32_t i = 1; i <= w.n; i++)
-				if (w.m[i].in_group && !w.m[i].hung)
-					give(&w.m[i], (struct node_event){.type = NODE_EVENT_MESSAGE,
-						.u.message = {.sender = msg->sender, .data = msg->data.data, .len = msg->data.len}});
-			buf_free(&msg->data);
-			free(msg);
+			for (uint32_t i = 1; i <= w.n; i++) {
+				if (w.m[i].in_group && w.m[i].hung)
+					keep_for_later(&w.m[i], msg);
+				else if (w.m[i].in_group)
+					deliver(&w.m[i], msg);
+			}
+			message_free(msg);
 		}
 		for (uint32_t i = 1; i <= w.n; i++) {
-			busy = busy || w.m[i].n_serials;
+			busy = busy || (w.m[i].n_serials && !w.m[i].disk_is_slow);
 			disk_answers(&w.m[i]);
 		}
 	}
+}
+
+static void goes_on(struct member *m)
+{
+	m->hung = false;
+	for (size_t i = 0; i < m->n_missed; i++) {
+		deliver(m, m->missed[i]);
+		disk_answers(m);
+		message_free(m->missed[i]);
+	}
+	m->n_missed = 0;
+	settle();
 }
 
 /* A new configuration of those that are in the group. */
@@ -155,15 +192,20 @@ static void pass_time(uint64_t ms)
 	}
 }
 
-static void begin(struct member *m, struct clog_disk_state *disk)
+static void begin_with(struct member *m, struct clog_disk_state *disk, bool forgetful)
 {
 	struct node_options o = {.host = m->host, .act = act, .data = m, .audit_every = 10};
 
 	m->node = node_new(&o);
 	m->stopped = false;
 	m->n_serials = 0;
-	node_begin(m->node, m->id, disk, false, w.now_ms);
+	node_begin(m->node, m->id, disk, forgetful, w.now_ms);
 	disk_answers(m);
+}
+
+static void begin(struct member *m, struct clog_disk_state *disk)
+{
+	begin_with(m, disk, false);
 }
 
 static void on_answer(void *data, const Gantry__CommandResult *result)
@@ -263,13 +305,15 @@ static void make_cluster(uint32_t n)
 
 static void end(void)
 {
-	for (uint32_t i = 1; i <= w.n; i++)
+	for (uint32_t i = 1; i <= w.n; i++) {
 		node_free(w.m[i].node);
+		for (size_t k = 0; k < w.m[i].n_missed; k++)
+			message_free(w.m[i].missed[k]);
+	}
 	while (w.head) {
 		struct message *next = w.head->next;
 
-		buf_free(&w.head->data);
-		free(w.head);
+		message_free(w.head);
 		w.head = next;
 	}
 }
@@ -370,6 +414,23 @@ static void test_winner_that_hangs_after_its_statement_is_left_out(void **state)
 	note(&w.m[2], "goes on");
 	assert_int_equal(w.answers, 1);
 	assert_int_equal(w.status, GANTRY__STATUS__STATUS_OK);
+	end();
+}
+
+static void test_lost_log_is_taken_over_from_a_winner_that_was_silent(void **state)
+{
+	make_cluster(3);
+	node_free(w.m[3].node);
+	begin_with(&w.m[3], &(struct clog_disk_state){0}, true);
+	w.m[1].hung = w.m[2].disk_is_slow = true;
+	regroup();
+	/* It may state nothing, so it cannot ask the others for a new round either: it stays in theirs. */
+	pass_time(10000);
+	assert_state(3, "taking over the log");
+	w.m[2].disk_is_slow = false;
+	goes_on(&w.m[1]);
+	pass_time(5000);
+	assert_state(3, "normal");
 	end();
 }
 
@@ -543,6 +604,7 @@ int main(void)
 		cmocka_unit_test(test_two_that_differ_both_step_out),
 		cmocka_unit_test(test_difference_shows_at_the_next_sync),
 		cmocka_unit_test(test_winner_that_hangs_after_its_statement_is_left_out),
+		cmocka_unit_test(test_lost_log_is_taken_over_from_a_winner_that_was_silent),
 		cmocka_unit_test(test_full_disk_steps_out_and_says_so),
 		cmocka_unit_test(test_newer_command_is_not_applied),
 		cmocka_unit_test(test_one_of_two_goes_on_once_the_other_is_proven_dead),
