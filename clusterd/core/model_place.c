@@ -37,6 +37,8 @@ void model__domain_move(struct model_apply *a, Gantry__Domain *d, Gantry__Domain
 	if (to != d->state)
 		d->state_since_ms = a->cmd->time_ms;
 	d->state = to;
+	if (generation != d->generation)
+		d->owned_index = a->index;
 	d->generation = generation;
 	pb_set_string(&d->reason, reason);
 	if (owned)

@@ -166,12 +166,12 @@ static void report_migration(struct findings *f, const Gantry__Domain *d, const 
 
 /* ---- domains ------------------------------------------------------------------------ */
 
-/* The owner has seen its goals and knows nothing of a domain that ran there: the host was restarted under it. */
+/* The owner has seen the goals with the domain and knows nothing of it although it ran there, or was to stop: the host was restarted under it. */
 static void report_absent(struct findings *f, const Gantry__Domain *d)
 {
 	char *reason;
 
-	if (!f->report->goals_index || d->state == DOM(STARTING))
+	if (!f->report->goals_index || f->report->goals_index < d->owned_index || d->state == DOM(STARTING))
 		return;
 	reason = str_printf("%s was restarted and the domain is gone", f->host);
 	say_domain(f, d, d->state == DOM(STOPPING) ? DOM(STOPPED) : DOM(CRASHED), reason, true, NULL);
