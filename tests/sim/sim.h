@@ -246,6 +246,7 @@ const char *disk_fault(const struct sim_disk *d);
 bool disk_load(const struct sim_disk *d, struct clog_disk_state *ret, struct buf *ret_snapshot, bool *ret_forgetful);
 void disk_mark_forgetful(struct sim_disk *d);
 bool disk_is_forgetful(const struct sim_disk *d);
+bool disk_is_ahead(const struct sim_disk *a, const struct sim_disk *b);   /* the log of a ends later */
 
 /* ---- sim_host.c: the rest ------------------------------------------------------------------------ */
 struct node;

@@ -264,6 +264,21 @@ void disk_set_mood(struct sim_disk *d, enum disk_mood mood)
 	d->mood = mood;
 }
 
+static uint64_t last_epoch(const struct sim_disk *d)
+{
+	return d->n_entries ? d->entries[d->n_entries - 1]->epoch : d->snapshot_epoch;
+}
+
+static uint64_t last_index(const struct sim_disk *d)
+{
+	return d->n_entries ? d->entries[d->n_entries - 1]->index : d->snapshot_index;
+}
+
+bool disk_is_ahead(const struct sim_disk *a, const struct sim_disk *b)
+{
+	return last_epoch(a) != last_epoch(b) ? last_epoch(a) > last_epoch(b) : last_index(a) > last_index(b);
+}
+
 bool disk_is_forgetful(const struct sim_disk *d)
 {
 	return d->forgetful;

@@ -123,12 +123,21 @@ static struct sim_host *any_host(struct sim *s)
 	return NULL;
 }
 
+/* Without a quorum the operator's word is also that no other host ran longer than the one where he says it (docs/log.md). */
+static bool may_confirm(const struct sim *s, const struct sim_host *h)
+{
+	for (unsigned i = 1; i <= s->o.hosts; i++)
+		if (disk_is_ahead(host_disk(&s->host[i]), host_disk(h)))
+			return false;
+	return true;
+}
+
 static void ask(struct sim *s, struct user *u)
 {
 	struct node_event e = {.type = NODE_EVENT_PROPOSE};
 	struct sim_host *h = any_host(s);
 
-	if (!h) {
+	if (!h || (u->command->body_case == GANTRY__COMMAND__BODY_FENCE_CONFIRM && !node_is_current(host_node(h)) && !may_confirm(s, h))) {
 		ask_again(s, u);
 		return;
 	}
