@@ -15,25 +15,21 @@
 	X(shortest_log_wins, "the sync takes the least advanced log") \
 	X(tail_not_cut, "the tail of a minority is not cut when the winner's log is taken over") \
 	X(promise_not_raised, "the new epoch is not promised, so that it may be given twice") \
-	X(stale_ack_counted, "an acknowledgement of another epoch counts") \
-	X(old_entries_by_counting, "entries of older epochs commit by being counted, without the new epoch's first entry") \
 	X(snapshot_without_tail, "a snapshot is taken over without the entries behind it") \
 	X(forgetful_speaks, "a host that lost its log makes statements for the sync") \
 	X(alone_without_proof, "half of the voters go on alone without proof that the others are dead") \
 	X(alone_after_restart, "a process that has just begun may seek to go on alone") \
-	X(stale_epoch_obeyed, "what was proposed in an older epoch is taken into the log of the new one and carried out") \
+	X(stale_epoch_obeyed, "what was said in an older epoch is taken into the log of the new one and carried out") \
 	X(retry_applied_twice, "the request ids of clients are forgotten: a retry is applied again") \
 	X(result_not_kept, "a refused request is not remembered: its retry may be carried out") \
-	X(two_leaders_decide, "every member runs the manager and proposes as if it led") \
-	X(leader_of_the_past, "a leader whose process was stopped goes on deciding before it has read what happened meanwhile") \
+	X(two_leaders_decide, "every member runs the manager and carries out what it decides, with or without a quorum") \
 	X(restart_before_fencing, "a lost host's domains are placed elsewhere before it is proven dead") \
 	X(failed_fence_counts, "a fence run that failed counts as a proof") \
 	X(fence_storm, "a side without a quorum takes itself for the cluster and fences all the others") \
 	X(fence_without_looking, "a host that came back is fenced all the same") \
 	X(failover_forgets_domain, "one of a dead host's domains keeps its dead owner") \
-	X(commit_to_lost_host, "COMMIT is accepted although the destination is lost") \
 	X(abort_after_commit, "ABORT is accepted after COMMIT") \
-	X(generation_not_checked, "the agent takes a QEMU of any generation for the one of its goal") \
+	X(generation_not_checked, "the agent takes a QEMU of any generation for the one of its goal, and starts one again that has ended") \
 	X(old_goals_obeyed, "clusterd sends goals without a quorum, and the agent obeys those that are older than what it has") \
 	X(source_goes_on, "the source takes its guest back without waiting for the decision") \
 	X(destination_before_commit, "the destination continues the guest when its image is whole, before COMMIT") \

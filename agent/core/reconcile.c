@@ -141,7 +141,7 @@ static unsigned reconcile__ban(const struct reconcile_input *in)
 {
 	if (in->fenced && in->goal != NULL && in->goal->ha)
 		return BAN_FENCED;
-	return in->failed_this_generation ? BAN_FAILED : BAN_NONE;
+	return in->failed_this_generation && !MUTANT(generation_not_checked) ? BAN_FAILED : BAN_NONE;
 }
 
 struct reconcile_decision reconcile_domain(const struct reconcile_input *in)

@@ -231,7 +231,7 @@ void clog__on_append(struct clog *c, uint32_t sender, const Gantry__ClogAppend *
 	struct clog_sent mine;
 	uint64_t at = m->first_index;
 
-	if (!c->decided || m->view != c->view || m->round != c->round || m->epoch != c->epoch || sender != c->winner)
+	if (!c->decided || ((m->view != c->view || m->round != c->round || m->epoch != c->epoch || sender != c->winner) && !MUTANT(stale_epoch_obeyed)))
 		return;
 	/* The leader saw a quorum adopt its log. */
 	if (!c->established)
@@ -318,7 +318,7 @@ static void advance_commit(struct clog *c)
 	best = by_old < best ? by_old : best;
 	if (best > clog__last_index(c))
 		best = clog__last_index(c);
-	if (best > c->commit && (best > c->base_index || MUTANT(old_entries_by_counting))) {
+	if (best > c->commit && best > c->base_index) {
 		c->commit = best;
 		clog__apply_committed(c);
 	}
@@ -328,7 +328,7 @@ void clog__on_ack(struct clog *c, uint32_t sender, const Gantry__ClogAck *m)
 {
 	struct clog_peer *p = clog__peer(c, sender);
 
-	if (!p || !c->established || (m->epoch != c->epoch && !MUTANT(stale_ack_counted)))
+	if (!p || !c->established || m->epoch != c->epoch)
 		return;
 	p->acked = m->index;
 	if (sender == c->node) {

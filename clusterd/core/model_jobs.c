@@ -239,7 +239,7 @@ static int commit_check(struct model_apply *a, const Gantry__CmdMigrateCommit *c
 	if (d->state != DOM(RUNNING) && d->state != DOM(PAUSED))
 		return model__refuse(a, STATUS(RETRY), "task %llu: the domain is %s on %s", id, model__domain_word(d->state), d->host);
 	/* The source still has the whole guest: to give it to a host that may be fenced next would throw it away. */
-	if ((!destination || destination->state != HOST(ONLINE)) && !MUTANT(commit_to_lost_host))
+	if (!destination || destination->state != HOST(ONLINE))
 		return model__refuse(a, STATUS(RETRY), "task %llu: %s is %s", id, job->destination,
 				     destination ? model__host_word(destination->state) : "gone");
 	return 0;

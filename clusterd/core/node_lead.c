@@ -149,7 +149,7 @@ static void note_current(struct node *n, const struct clog_status *st)
 
 static bool is_confirmed(struct node *n, const struct clog_status *st)
 {
-	if (MUTANT(leader_of_the_past) || (st->confirmed_ms && n->now_ms - st->confirmed_ms <= LEAD_CONFIRMED_MS))
+	if (MUTANT(two_leaders_decide) || (st->confirmed_ms && n->now_ms - st->confirmed_ms <= LEAD_CONFIRMED_MS))
 		return true;
 	if (n->lead.due_ms > n->now_ms + LEAD_CONFIRM_AGAIN_MS)
 		n->lead.due_ms = n->now_ms + LEAD_CONFIRM_AGAIN_MS;
@@ -167,7 +167,7 @@ static bool review(struct node *n)
 	note_current(n, &st);
 	if (node_is_current(n) && l->manager && l->epoch == st.epoch && !is_confirmed(n, &st))
 		return false;
-	leads = node_is_current(n) && (st.leader == n->node_id || MUTANT(two_leaders_decide));
+	leads = (node_is_current(n) && st.leader == n->node_id) || (MUTANT(two_leaders_decide) && n->model.state->n_hosts);
 	if (l->manager && (!leads || l->epoch != st.epoch))
 		step_down(n);
 	if (!leads)
