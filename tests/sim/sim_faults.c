@@ -272,7 +272,9 @@ static void rolling_restart(struct sim *s, struct sim_host *none, uint64_t id, v
 		sim_after(s, 3000000, NULL, LIFE_POWER, rolling_restart, id + 1, NULL, NULL);
 }
 
-/* What a majority of the voters' disks holds is promised; so a majority keeps its own, by whoever's account of the voters. */
+/* What a majority of the voters' disks holds is promised; so a majority keeps its own, by whoever's account of the voters. And none is lost
+ * while hosts get their votes back: a member that does not know yet that the change was committed asks for a majority of the voters
+ * before it too, and waits for a person if one of two has lost its log (docs/log.md). */
 static bool may_lose_disk(const struct sim *s, const struct sim_host *h)
 {
 	unsigned lost = 1;
@@ -282,7 +284,9 @@ static bool may_lose_disk(const struct sim *s, const struct sim_host *h)
 	for (unsigned i = 1; i <= s->o.hosts; i++) {
 		const struct node *node = host_node(&s->host[i]);
 
-		if (node && node_model(node)->state->n_voters && lost > (node_model(node)->state->n_voters - 1) / 2)
+		const size_t voters = node ? node_model(node)->state->n_voters : 0;
+
+		if (voters && (voters < s->o.hosts || lost > (voters - 1) / 2))
 			return false;
 	}
 	return lost <= (s->o.hosts - 1) / 2 && !disk_is_forgetful(host_disk(h));
