@@ -1,4 +1,4 @@
-/* A small world for the simulator's agents: events, cables, power, and the real model in place of the clusterds: what a report asks for is
+/* A small world for the simulator's agents, over its clock (sim_clock.c): cables, power, and the real model in place of the clusterds: what a report asks for is
  * applied at once, in one order, and goals go to all hosts that are reached. No log. Include cmocka.h before; one test includes it. */
 #pragma once
 
@@ -9,8 +9,6 @@
 
 #include "tests/sim/sim_agent_internal.h"
 #include "tests/unit/model_fixture.h"
-
-struct sim_event { uint64_t at_us, seq, life_at, arg; struct sim_host *host; enum sim_life life; sim_fn fn; void *p; void (*drop)(void *); };
 
 struct world {
 	struct sim s;
@@ -26,114 +24,9 @@ struct world {
 };
 static struct world *world;
 
-/* ---- events ---- */
-
-uint64_t sim_random(struct sim *s, uint64_t below)
-{
-	s->rng ^= s->rng >> 12;
-	s->rng ^= s->rng << 25;
-	s->rng ^= s->rng >> 27;
-	return below ? (s->rng * 2685821657736338717ull >> 11) % below : 0;
-}
-
-bool sim_chance(struct sim *s, double p)
-{
-	return (double)sim_random(s, 1u << 30) < p * (1u << 30);
-}
-
-void sim_say(struct sim *s, const char *fmt, ...)
-{
-	va_list ap;
-
-	printf("%9.3f s  ", (double)s->now_us / 1e6);
-	va_start(ap, fmt);
-	vprintf(fmt, ap);
-	va_end(ap);
-	putchar('\n');
-}
-
-void sim_hash(struct sim *s, uint64_t what)
-{
-	s->r->hash = (s->r->hash ^ what) * 1099511628211ull;
-	s->r->hash ^= s->r->hash >> 31;
-}
-
-void sim_violation(struct sim *s, const char *invariant, const char *fmt, ...)
-{
-	char text[400];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	if (!s->r->violation[0])
-		snprintf(s->r->violation, sizeof(s->r->violation), "%s: %s", invariant, text);
-	sim_trace(s, "VIOLATION %s: %s", invariant, text);
-}
-
-void sim_after(struct sim *s, uint64_t us, struct sim_host *h, enum sim_life life, sim_fn fn, uint64_t arg, void *p, void (*drop)(void *))
-{
-	if (s->n_heap == s->cap_heap) {
-		s->cap_heap = s->cap_heap ? 2 * s->cap_heap : 256;
-		s->heap = mem_realloc(s->heap, s->cap_heap * sizeof(*s->heap));
-	}
-	s->heap[s->n_heap++] = (struct sim_event){s->now_us + us, s->seq++, h ? h->life[life] : 0, arg, h, life, fn, p, drop};
-}
-
-static struct sim_event world_next(struct sim *s, size_t i)
-{
-	struct sim_event e = s->heap[i];
-
-	s->heap[i] = s->heap[--s->n_heap];
-	return e;
-}
-
-/* Until then, or the first violation. What is of a frozen host stays where it is. */
-static void world_until(uint64_t us)
-{
-	struct sim *s = &world->s;
-
-	while (!s->r->violation[0]) {
-		size_t best = s->n_heap;
-
-		for (size_t i = 0; i < s->n_heap; i++) {
-			const struct sim_event *e = &s->heap[i], *b = best < s->n_heap ? &s->heap[best] : NULL;
-
-			if (e->at_us <= us && !(e->host && e->host->frozen) && (!b || e->at_us < b->at_us || (e->at_us == b->at_us && e->seq < b->seq)))
-				best = i;
-		}
-		if (best == s->n_heap)
-			break;
-		struct sim_event e = world_next(s, best);
-		if (e.at_us > s->now_us)
-			s->now_us = e.at_us;
-		if (e.host && e.life_at != e.host->life[e.life]) {
-			if (e.drop)
-				e.drop(e.p);
-		} else {
-			e.fn(s, e.host, e.arg, e.p);
-		}
-	}
-	if (!s->r->violation[0])
-		s->now_us = us;
-}
-
 static void world_ms(uint64_t ms)
 {
-	world_until(world->s.now_us + ms * MS);
-}
-
-struct sim_host *sim_host_by_name(struct sim *s, const char *name)
-{
-	for (unsigned i = 1; i <= s->o.hosts; i++)
-		if (!strcmp(s->host[i].name, name))
-			return &s->host[i];
-	return NULL;
-}
-
-uint64_t sim_clock_ms(const struct sim *s, const struct sim_host *h)
-{
-	return 1000 + (s->now_us - h->powered_us) / 1000;
+	sim_run_until(&world->s, world->s.now_us + ms * MS);
 }
 
 /* ---- cables and power ---- */
@@ -347,15 +240,9 @@ static void world_end(void)
 
 	for (unsigned i = 1; i <= s->o.hosts; i++)
 		agent_free(s, &s->host[i]);
-	while (s->n_heap) {
-		struct sim_event e = world_next(s, 0);
-
-		if (e.drop)
-			e.drop(e.p);
-	}
+	sim_events_drop(s);
 	if (world->held)
 		gantry__command__free_unpacked(world->held, NULL);
-	free(s->heap);
 	fences_free(s);
 	store_free(s);
 	check_domains_free(s);
@@ -432,7 +319,7 @@ static void assert_runs(unsigned n, unsigned host)
 static bool world_wait(bool (*is_so)(void), uint64_t ms)
 {
 	/* Some stages last less than a millisecond. */
-	for (uint64_t end = world->s.now_us + ms * MS; world->s.now_us < end && !world->r.violation[0]; world_until(world->s.now_us + 50))
+	for (uint64_t end = world->s.now_us + ms * MS; world->s.now_us < end && !world->r.violation[0]; sim_run_until(&world->s, world->s.now_us + 50))
 		if (is_so())
 			return true;
 	return is_so();
