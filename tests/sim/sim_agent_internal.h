@@ -276,7 +276,6 @@ void migration_vm_event(struct sim *s, struct sim_domain *d, enum vm_event event
 void migration_vm_answered(struct sim *s, struct sim_domain *d, enum vm_command command, int rc);
 void migration_vm_died(struct sim *s, struct sim_domain *d);
 void migration_drop_vm(struct sim_domain *d);
-void migration_leases_handed(struct sim *s, struct sim_domain *d, int rc, const char *text);
 /* ABORT: domain_settled() is called when the guest is free to run. False: it cannot be done. */
 void migration_abort_source(struct sim *s, struct sim_domain *d);
 /* Between sim_migrate.c and sim_channel.c: */
