@@ -132,6 +132,5 @@ void clog_get_status(const struct clog *clog, struct clog_status *ret);
 /* A member that has lost its log states nothing until it has taken one over: its empty log must not outvote a host that has what both of
  * them once acknowledged. The others agree without it, or not at all. */
 void clog_mute(struct clog *clog, bool mute);
-bool clog_is_mute(const struct clog *clog);
 /* True: no quorum is here, but CLOG_EVENT_PROVEN of all the other voters would let these members decide. */
 bool clog_is_half(struct clog *clog);

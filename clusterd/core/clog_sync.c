@@ -97,11 +97,6 @@ void clog_mute(struct clog *c, bool mute)
 	c->mute = mute;
 }
 
-bool clog_is_mute(const struct clog *c)
-{
-	return c->mute;
-}
-
 void clog__view(struct clog *c, uint64_t id, const uint32_t *members, size_t n)
 {
 	for (size_t i = 0; i < c->n_members; i++)

@@ -315,6 +315,7 @@ static void say_phase(struct node *n)
 /* A log has been taken over, or made. */
 void node__remember(struct node *n)
 {
+	n->forgetful = false;
 	clog_mute(n->clog, false);
 	node__act(n, &(struct node_action){.type = NODE_ACTION_REMEMBER});
 }
@@ -326,7 +327,7 @@ static void follow_model(struct node *n)
 
 	if (!node_is_current(n))
 		return;
-	if (clog_is_mute(n->clog)) {
+	if (n->forgetful) {
 		node__remember(n);
 		node__note(n, NODE_NOTICE, "the log was taken over from the other hosts");
 	}
@@ -574,6 +575,7 @@ void node_begin(struct node *n, uint32_t node_id, struct clog_disk_state *disk, 
 	assert(!n->clog);
 	n->now_ms = now_ms;
 	n->node_id = node_id;
+	n->forgetful = forgetful;
 	n->snapshot_index = disk->snapshot_index;
 	n->agent.gone_since_ms = now_ms;
 	n->clog = clog_new(node_id, disk, model_voters_of);

@@ -110,6 +110,7 @@ struct node {
 	bool connected;
 	char *disconnected_why;
 	char *stopped;                     /* why this node takes no part any more */
+	bool forgetful;
 	uint32_t ring[LIMIT_HOSTS];
 	size_t n_ring;
 	struct node_heard heard[LIMIT_HOSTS];

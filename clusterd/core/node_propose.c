@@ -9,7 +9,7 @@ static void send_proposal(struct node *n, struct proposal *p)
 	struct clog_event event = {.type = CLOG_EVENT_PROPOSE};
 
 	/* A user makes the cluster here: there is nothing that this host could have forgotten. */
-	if (p->first && clog_is_mute(n->clog))
+	if (p->first && n->forgetful)
 		node__remember(n);
 	p->sent = true;
 	event.u.propose.command = p->packed.data;
