@@ -217,8 +217,9 @@ def small_disk(cluster):
     wait_synced(cluster)
     yield disk_of(cluster, "hostC")
     lab.service("hostC", "stop", "clusterd")
-    shutil.rmtree(real)
-    real.mkdir()
+    # Its files, not the folder: without that the host's mount goes too, and it would write to this machine's own disk.
+    for file in real.glob("clusterd.db*"):
+        file.unlink()
     shutil.copytree(disk_of(cluster, "hostC"), real, dirs_exist_ok=True)
     lab.exec("hostC", ["umount", DISK])
     lab.service("hostC", "start", "clusterd")
