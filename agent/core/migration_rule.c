@@ -16,6 +16,12 @@ enum migration_decision migration_rule_decision(const struct migration_facts *f)
 	return f->domain_here ? MIGRATION_WAITS_FOR_DOMAIN : MIGRATION_ABORTED;
 }
 
+bool migration_rule_copy_is_lost(const Gantry__Job *job, Gantry__MigrationStage own)
+{
+	/* The source copies only once the destination has said that it is ready for it. */
+	return own < GANTRY__MIGRATION_STAGE__STAGE_PRE_COPY && job->stage >= GANTRY__MIGRATION_STAGE__STAGE_PRE_COPY;
+}
+
 enum resume_rule migration_rule_resume(const struct resume_facts *f)
 {
 	if (f->actual == ACTUAL_PAUSED)

@@ -22,6 +22,10 @@ enum migration_decision {
 };
 enum migration_decision migration_rule_decision(const struct migration_facts *f);
 
+/* A destination that is at stage own, and a task that went further: the copy was received before this host or its agent was
+ * restarted, and is gone. Its source may be complete and wait for the log's word: without this nobody would ever speak. */
+bool migration_rule_copy_is_lost(const Gantry__Job *job, Gantry__MigrationStage own);
+
 /* QEMU says that the guest goes on, and this agent did not ask for it. */
 struct resume_facts {
 	enum actual_state actual;

@@ -412,6 +412,13 @@ static void migration_host__begin(struct migration *m)
 		migration_host__start_source(m);
 }
 
+static void migration_host__look_for_copy(struct migration *m)
+{
+	if (m->incoming && m->engine != NULL && !m->decided && !m->report->failed &&
+	    migration_rule_copy_is_lost(m->goal->job, m->report->stage))
+		migration_host__fail(m, "the destination was restarted during the migration");
+}
+
 static void migration_host__free(struct migration *m)
 {
 	if (m->engine != NULL)
@@ -434,6 +441,7 @@ void migration_host_update(struct agent *a)
 		bool listed = goal != NULL && goal->job->id == m->job_id;
 		if (listed)
 			migration_host__begin(m);
+		migration_host__look_for_copy(m);
 		if (m->reserve_wanted)
 			migration_host__reserve(m);
 		if (m->hand_over_wanted)

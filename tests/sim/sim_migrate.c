@@ -492,6 +492,12 @@ static void begin(struct sim *s, struct sim_migration *m)
 	}
 }
 
+static void look_for_copy(struct sim *s, struct sim_migration *m)
+{
+	if (m->incoming && m->engine && !m->decided && migration_rule_copy_is_lost(&m->job, m->stage))
+		failed_is(s, m, "the destination was restarted during the migration");
+}
+
 void migration_take_goal(struct sim *s, struct sim_agent *a, const Gantry__MigrationGoal *goal)
 {
 	struct sim_migration *m = migration_by_job(a, goal->job->id);
@@ -536,6 +542,7 @@ void migrations_update(struct sim *s, struct sim_agent *a)
 			d->dirty = true;
 		if (m->listed)
 			begin(s, m);
+		look_for_copy(s, m);
 		if (m->reserve_wanted)
 			reserve(s, m);
 		if (m->hand_over_wanted)

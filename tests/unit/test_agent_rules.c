@@ -177,6 +177,24 @@ static void test_a_migration_is_decided_by_goals(void **state)
 		assert_int_equal(migration_rule_decision(&rows[i].f), rows[i].decision);
 }
 
+static void test_a_destination_that_was_restarted_says_so(void **state)
+{
+	static const struct { Gantry__MigrationStage own, job; bool lost; } rows[] = {
+		{GANTRY__MIGRATION_STAGE__STAGE_PRE_MIGRATION, GANTRY__MIGRATION_STAGE__STAGE_PRE_MIGRATION, false},
+		{GANTRY__MIGRATION_STAGE__STAGE_PRE_MIGRATION, GANTRY__MIGRATION_STAGE__STAGE_RESERVATION, false}, /* the source is ahead by a word */
+		{GANTRY__MIGRATION_STAGE__STAGE_PRE_MIGRATION, GANTRY__MIGRATION_STAGE__STAGE_COMMITMENT, true},
+		{GANTRY__MIGRATION_STAGE__STAGE_RESERVATION, GANTRY__MIGRATION_STAGE__STAGE_PRE_COPY, true},
+		{GANTRY__MIGRATION_STAGE__STAGE_PRE_COPY, GANTRY__MIGRATION_STAGE__STAGE_COMMITMENT, false},
+		{GANTRY__MIGRATION_STAGE__STAGE_COMMITMENT, GANTRY__MIGRATION_STAGE__STAGE_PRE_COPY, false},
+	};
+	Gantry__Job job = GANTRY__JOB__INIT;
+
+	for (size_t i = 0; i < ROWS(rows); i++) {
+		job.stage = rows[i].job;
+		assert_int_equal(migration_rule_copy_is_lost(&job, rows[i].own), rows[i].lost);
+	}
+}
+
 static void test_only_the_log_resumes_a_source(void **state)
 {
 	static const struct { struct resume_facts f; enum resume_rule rule; } rows[] = {
@@ -203,6 +221,7 @@ int main(void)
 		cmocka_unit_test(test_a_note_says_what_is_found),
 		cmocka_unit_test(test_what_is_said_of_a_domain),
 		cmocka_unit_test(test_a_migration_is_decided_by_goals),
+		cmocka_unit_test(test_a_destination_that_was_restarted_says_so),
 		cmocka_unit_test(test_only_the_log_resumes_a_source),
 	};
 
