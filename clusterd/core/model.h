@@ -12,7 +12,7 @@
 #include "proto/model.pb-c.h"
 
 #define MODEL_FORMAT 1          /* of ClusterModel */
-#define MODEL_COMMAND_VERSION 1 /* of Command */
+#define MODEL_COMMAND_VERSION 2 /* of Command */
 
 struct model_requests;
 struct model_use;
