@@ -45,8 +45,9 @@
 #define LIMIT_MIGRATION_QUEUE_BYTES (4u << 20) /* bytes held for a peer or a QEMU that is slow, before the other side is told to wait */
 #define LIMIT_CONSOLE_HISTORY_BYTES (64u << 10)
 #define LIMIT_FENCE_DEVICES 16                /* of one host */
-#define LIMIT_RESTARTS_IN_A_ROW 3             /* of a crashing domain; then it is FAILED */
 #define LIMIT_RESTART_STEADY_MS 600000        /* a run this long ends the row */
+#define LIMIT_KILLER_HOSTS 3                  /* different hosts that died in a row, each soon after a domain began to run there: it is quarantined */
+#define LIMIT_KILLER_RUN_MS 300000            /* a run this long has not killed the host */
 #define LIMIT_START_TRIES 2                   /* hosts that are tried for one start */
 #define LIMIT_STORE_MERGE 256                 /* log batches in one disk transaction */
 #define LIMIT_STORE_MERGE_BYTES (8u << 20)

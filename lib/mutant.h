@@ -37,6 +37,8 @@
 	X(abort_keeps_copy, "the destination's copy is not killed after ABORT") \
 	X(selffence_late, "the self-fence ends after the deadline of a watchdog or of those who wait for it") \
 	X(selffence_never, "a host without quorum never ends its domains") \
+	X(time_proves_all, "a watchdog that must have fired proves a host dead that was here again meanwhile, or had its self-fence off, or was half of the voters") \
+	X(disarmed_acts, "the leader fences and restarts while automatic action is off") \
 	X(lease_without_proof, "clusterd moves a lost host's domains without a proof, and the lease lets it")
 
 #define MUTANT_ENUM(name, words) MUTANT_##name,

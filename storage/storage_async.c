@@ -218,6 +218,7 @@ static void check_after(struct storage_op *op)
 
 	c->handle->checking = false;
 	r->ok = op->rc == 0;
+	r->checked = true;
 	pb_set_string(&r->reason, op->rc < 0 ? op->err.text : "");
 	if (r->ok) {
 		r->capacity_bytes = c->total;
@@ -338,6 +339,7 @@ static void note_stalled(struct pool_handle *h)
 	if (since < STALLED_AFTER_MS)
 		return;
 	h->report->ok = false;
+	h->report->checked = true;
 	snprintf(text, sizeof(text), "it has not answered for %u s", (unsigned)(since / 1000));
 	pb_set_string(&h->report->reason, text);
 }

@@ -23,13 +23,15 @@ enum manager_event_type {
 struct manager_event {
 	enum manager_event_type type;
 	uint64_t now_ms;            /* monotonic */
+	uint64_t wall_ms;           /* as in the commands of this host */
 	uint64_t epoch;             /* the epoch in which this node leads */
 	union {
 		/* nodes: whose corosync is in the ring, also where no clusterd runs just now (none given: the members). */
 		struct { const uint32_t *members; size_t n_members; const uint32_t *synced; size_t n_synced; const uint32_t *nodes; size_t n_nodes;
 			 /* Until then who has not been seen since the quorum formed may still be booting (monotonic; 0: nobody is waited for). */
 			 uint64_t patience_until_ms; const uint32_t *seen; size_t n_seen; } members;
-		struct { const char *host; int rc; const char *text; } fenced;   /* rc 0: text is the proof; else the failure */
+		/* rc 0: text is the proof; else the failure. by_time: the proof is that a watchdog must have fired by now. */
+		struct { const char *host; int rc; const char *text; bool by_time; } fenced;
 	} u;
 };
 

@@ -48,6 +48,10 @@ int model_install(struct model *m, const uint8_t *data, size_t len, struct err *
 	}
 	model_free(m);
 	m->state = s;
+	/* Of a release without policies. */
+	for (size_t i = 0; i < s->n_domains; i++)
+		if (!s->domains[i]->policy)
+			model__policy_default(s->domains[i]);
 	m->use = model__use_new();
 	m->touched = true;
 	return 0;
@@ -275,6 +279,10 @@ static int dispatch_domains(struct model_apply *a)
 		return model__domain_goal(a, c->domain_goal);
 	case GANTRY__COMMAND__BODY_DOMAIN_REPORT:
 		return model__domain_report(a, c->domain_report);
+	case GANTRY__COMMAND__BODY_DOMAIN_EVICT:
+		return model__domain_evict(a, c->domain_evict);
+	case GANTRY__COMMAND__BODY_HA_SET:
+		return model__ha_set(a, c->ha_set);
 	case GANTRY__COMMAND__BODY_MIGRATE_START:
 		return model__migrate_start(a, c->migrate_start);
 	case GANTRY__COMMAND__BODY_JOB_STAGE:
@@ -325,6 +333,12 @@ static int dispatch(struct model_apply *a)
 		return model__volume_delete(a, c->volume_delete);
 	case GANTRY__COMMAND__BODY_VOLUME_REPORT:
 		return model__volume_report(a, c->volume_report);
+	case GANTRY__COMMAND__BODY_FENCE_RUN:
+		return model__fence_run(a, c->fence_run);
+	case GANTRY__COMMAND__BODY_HA_ARM:
+		return model__ha_arm(a, c->ha_arm);
+	case GANTRY__COMMAND__BODY_CLUSTER_SET:
+		return model__cluster_set(a, c->cluster_set);
 	case GANTRY__COMMAND__BODY_EVENT_NOTE:
 		return event_note(a, c->event_note);
 	default:

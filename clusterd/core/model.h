@@ -13,6 +13,7 @@
 
 #define MODEL_FORMAT 1          /* of ClusterModel */
 #define MODEL_COMMAND_VERSION 2 /* of Command */
+#define MODEL_WATCHDOG_DEVICE "watchdog" /* as FenceDevice.agent: the host's own, proven by time */
 
 struct model_requests;
 struct model_use;

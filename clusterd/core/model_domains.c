@@ -110,7 +110,7 @@ static int check_start(struct model_apply *a, const Gantry__DomainSpec *spec, co
 
 	if (*wanted && !model_host(a->m, wanted))
 		return model__refuse(a, STATUS(NO_SUCH), "domain '%s': no host '%s'; see 'clusterctl host list'", spec->name, wanted);
-	if (!placement__choose(a->m, spec, wanted, NULL, NULL, 0, &reason))
+	if (!placement__choose(a->m, spec, &(struct placement_wish){.host = wanted}, &reason))
 		rc = model__refuse(a, STATUS(CONSTRAINT), "domain '%s' can be started nowhere now: %s", spec->name, buf_str(&reason));
 	buf_free(&reason);
 	return rc;
@@ -125,7 +125,10 @@ static void start(struct model_apply *a, Gantry__Domain *d, const char *wanted)
 	d->goal = GOAL(RUNNING);
 	d->restart_failures = 0;
 	d->start_failures = 0;
+	d->quarantined = false;
+	model__deaths_forget(d);
 	pb_set_string(&d->failed_on, NULL);
+	pb_set_string(&d->crashed_on, NULL);
 	pb_set_string(&d->stop_how, NULL);
 	model__domain_move(a, d, DOM(WAITING), "", d->generation, "");
 }
@@ -151,6 +154,7 @@ int model__domain_create(struct model_apply *a, const Gantry__CmdDomainCreate *c
 	d->spec = pb_clone(c->spec);
 	d->id = a->s->next_domain_id++;
 	d->ha = !c->no_ha;
+	model__policy_default(d);
 	d->created_ms = d->state_since_ms = a->cmd->time_ms;
 	PB_APPEND(a->s, domains, d);
 	pb_set_string(&a->result->uuid, d->spec->uuid);
@@ -271,6 +275,7 @@ static int goal_stop(struct model_apply *a, Gantry__Domain *d, const char *how)
 	if (job)
 		model__job_end(a, job, JOB(CANCELLED), "the domain was stopped");
 	d->goal = GOAL(STOPPED);
+	pb_set_string(&d->evicted, NULL);
 	pb_set_string(&d->stop_how, how);
 	a->result->job_id = model__job_new(a, KIND(STOP), d)->id;
 	if (d->state != DOM(STOPPING))

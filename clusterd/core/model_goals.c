@@ -3,14 +3,16 @@
 
 #include "clusterd/core/model_internal.h"
 
-static void goal_of_domain(Gantry__AgentGoals *goals, const Gantry__Domain *d)
+static void goal_of_domain(const struct model *m, Gantry__AgentGoals *goals, const Gantry__Domain *d)
 {
 	Gantry__DomainGoal *g = PB_NEW(Gantry__DomainGoal, gantry__domain_goal__init);
 
 	g->spec = d->spec;
 	g->generation = d->generation;
-	g->goal = d->goal;
-	g->ha = d->ha;
+	g->goal = model__empty(d->evicted) ? d->goal : GOAL(STOPPED);
+	/* Disarmed: the self-fence is an automatic action too. */
+	g->ha = d->ha && !model__disarmed(m);
+	g->policy = d->policy;
 	g->stop_how = d->stop_how;
 	/* Every earlier owner has given up with a proof (model__domain_leave, COMMIT): its lease need not be waited for. */
 	if (!model__empty(d->previous_host) && !model__empty(d->previous_proof) && d->generation > 1) {
@@ -71,6 +73,15 @@ static void goals_of_storage(const struct model *m, Gantry__AgentGoals *goals, c
 	}
 }
 
+/* What a report has to have seen before it counts (model_report.c). */
+static uint64_t life_of(const struct model *m, const char *host)
+{
+	const Gantry__Host *h = model_host(m, host);
+	uint64_t life = h ? h->online_index : 0, armed = m->state->ha ? m->state->ha->armed_index : 0;
+
+	return life > armed ? life : armed;
+}
+
 Gantry__AgentGoals *model_goals_view(const struct model *m, const char *host, uint64_t epoch, uint64_t index)
 {
 	Gantry__AgentGoals *goals = PB_NEW(Gantry__AgentGoals, gantry__agent_goals__init);
@@ -78,11 +89,12 @@ Gantry__AgentGoals *model_goals_view(const struct model *m, const char *host, ui
 	goals->epoch = epoch;
 	goals->index = index;
 	goals->host = (char *)host;
+	goals->life = life_of(m, host);
 	goals->cluster_name = m->state->cluster_name;
 	goals->cluster_uuid = m->state->cluster_uuid;
 	for (size_t i = 0; i < m->state->n_domains; i++)
 		if (model__is(m->state->domains[i]->host, host))
-			goal_of_domain(goals, m->state->domains[i]);
+			goal_of_domain(m, goals, m->state->domains[i]);
 	goals_of_jobs(m, goals, host);
 	goals_of_storage(m, goals, host);
 	for (size_t i = 0; i < m->state->n_hosts; i++) {

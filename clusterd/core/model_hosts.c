@@ -126,7 +126,8 @@ static void host_insert(struct model_apply *a, const Gantry__Host *given)
 	h->state = HOST(JOINING);
 	h->state_since_ms = a->cmd->time_ms;
 	h->incarnation = 0;
-	h->agent_connected = false;
+	h->agent_connected = h->fence_asked = false;
+	h->unguarded = model__disarmed(a->m);
 	pb_set_string(&h->proof, NULL);
 	pb_set_string(&h->state_reason, "it has not been seen yet");
 	while (i < a->s->n_hosts && a->s->hosts[i]->node_id < h->node_id)
@@ -300,6 +301,16 @@ static void host_volumes_died(struct model_apply *a, const char *host)
 	}
 }
 
+static void lost_pools_set(Gantry__Host *h, char *const *pools, size_t n)
+{
+	while (h->n_lost_pools)
+		free(h->lost_pools[--h->n_lost_pools]);
+	free(h->lost_pools);
+	h->lost_pools = NULL;
+	for (size_t i = 0; i < n; i++)
+		pb_string_append(&h->lost_pools, &h->n_lost_pools, pools[i]);
+}
+
 /* The proof stands in the log: all that the host had in hand is free now, in the same step. */
 static void host_died(struct model_apply *a, Gantry__Host *h, const char *proof)
 {
@@ -307,7 +318,8 @@ static void host_died(struct model_apply *a, Gantry__Host *h, const char *proof)
 
 	host_set_state(a, h, HOST(DEAD), proof);
 	pb_set_string(&h->proof, proof);
-	h->agent_connected = false;
+	h->agent_connected = h->fence_asked = false;
+	lost_pools_set(h, NULL, 0);
 	model__event(a, WARNING, "host", h->name, "host-dead", "%s is proven dead: %s", h->name, proof);
 	snprintf(why, sizeof(why), "%s died (%s)", h->name, proof);
 	for (size_t i = 0; i < a->s->n_jobs; i++)
@@ -356,6 +368,9 @@ static void host_online(struct model_apply *a, Gantry__Host *h, const char *reas
 	Gantry__HostState from = h->state;
 
 	h->incarnation++;
+	h->online_index = a->index;
+	h->fence_asked = false;
+	h->leftovers = 0;
 	host_set_state(a, h, HOST(ONLINE), reason);
 	model__event(a, INFO, "host", h->name, "host-online", "%s is online%s", h->name, from == HOST(JOINING) ? "" : " again");
 }
@@ -412,6 +427,26 @@ int model__fence_confirm(struct model_apply *a, const Gantry__CmdFenceConfirm *c
 	return 0;
 }
 
+static bool lists(char *const *names, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (model__is(names[i], name))
+			return true;
+	return false;
+}
+
+static void info_of_pools(struct model_apply *a, Gantry__Host *h, const Gantry__Host *said)
+{
+	for (size_t i = 0; i < said->n_lost_pools; i++)
+		if (!lists(h->lost_pools, h->n_lost_pools, said->lost_pools[i]))
+			model__event(a, WARNING, "host", h->name, "pool-lost", "%s cannot reach pool %s ('clusterctl pool list' says why)", h->name,
+				     said->lost_pools[i]);
+	for (size_t i = 0; i < h->n_lost_pools; i++)
+		if (!lists(said->lost_pools, said->n_lost_pools, h->lost_pools[i]))
+			model__event(a, INFO, "host", h->name, "pool-back", "%s reaches pool %s again", h->name, h->lost_pools[i]);
+	lost_pools_set(h, said->lost_pools, said->n_lost_pools);
+}
+
 int model__host_info(struct model_apply *a, const Gantry__CmdHostInfo *c)
 {
 	Gantry__Host *h = c->host ? model_host(a->m, c->host->name) : NULL;
@@ -432,6 +467,14 @@ int model__host_info(struct model_apply *a, const Gantry__CmdHostInfo *c)
 	pb_set_string(&h->accel, c->host->accel);
 	pb_set_string(&h->agent_version, c->host->agent_version);
 	pb_set_string(&h->default_bridge, c->host->default_bridge);
+	pb_set_string(&h->watchdog, c->host->watchdog);
+	info_of_pools(a, h, c->host);
+	if (c->host->leftovers && c->host->leftovers != h->leftovers)
+		model__event(a, WARNING, "host", h->name, "host-leftovers", "%s still runs %u QEMU%s of an earlier time: it gets nothing until they have ended",
+			     h->name, c->host->leftovers, c->host->leftovers == 1 ? "" : "s");
+	h->leftovers = c->host->leftovers;
+	if (!c->host->unguarded && !model__disarmed(a->m))
+		h->unguarded = false;
 	return 0;
 }
 
@@ -444,9 +487,13 @@ int model__fence_set(struct model_apply *a, const Gantry__CmdFenceSet *c)
 	if (c->n_devices > LIMIT_FENCE_DEVICES)
 		return model__refuse(a, STATUS(BAD_DATA), "host '%s': at most %d fence devices", h->name, LIMIT_FENCE_DEVICES);
 	for (size_t i = 0; i < c->n_devices; i++) {
-		if (strncmp(c->devices[i]->agent, "fence_", 6) != 0 || !model__name_ok(c->devices[i]->agent))
-			return model__refuse(a, STATUS(BAD_DATA), "host '%s': '%s' is not the name of a fence agent (fence_...)", h->name,
-					     c->devices[i]->agent);
+		const char *agent = c->devices[i]->agent;
+
+		if (!model__is(agent, MODEL_WATCHDOG_DEVICE) && (strncmp(agent, "fence_", 6) != 0 || !model__name_ok(agent)))
+			return model__refuse(a, STATUS(BAD_DATA), "host '%s': '%s' is not the name of a fence agent (fence_... or watchdog)", h->name, agent);
+		if (model__is(agent, MODEL_WATCHDOG_DEVICE) && model__empty(h->watchdog))
+			return model__refuse(a, STATUS(CONSTRAINT), "host '%s': its agent has no watchdog: name one in its host.yaml ('watchdog: /dev/watchdog') and "
+					     "restart gantry-agent there", h->name);
 	}
 	while (h->n_fence)
 		PB_REMOVE(h, fence, h->n_fence - 1);

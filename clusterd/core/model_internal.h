@@ -4,6 +4,7 @@
  *   model_hosts.c    cluster, members, their states, fence devices
  *   model_domains.c  what users ask of domains: create, undefine, start, stop, pause
  *   model_place.c    who runs a domain: the one mover, placing, waiting, reports, the end of a run
+ *   model_ha.c       policies, automatic action on and off, evictions, domains that kill hosts
  *   model_jobs.c     jobs, migrations
  *   model_storage.c  pools, volumes
  *   model_use.c      what is promised on each host
@@ -96,6 +97,20 @@ bool model__domain_wants_place(const Gantry__Domain *d);
 /* Its owner is proven dead. */
 void model__domain_host_died(struct model_apply *a, Gantry__Domain *d, const char *proof);
 
+/* ---- model_ha.c */
+int model__ha_set(struct model_apply *a, const Gantry__CmdHaSet *c);
+int model__ha_arm(struct model_apply *a, const Gantry__CmdHaArm *c);
+int model__cluster_set(struct model_apply *a, const Gantry__CmdClusterSet *c);
+int model__domain_evict(struct model_apply *a, const Gantry__CmdDomainEvict *c);
+int model__fence_run(struct model_apply *a, const Gantry__CmdFenceRun *c);
+/* Every domain of the model has a policy. */
+void model__policy_default(Gantry__Domain *d);
+bool model__disarmed(const struct model *m);
+unsigned model__fence_share(const struct model *m);   /* per cent */
+/* Its host has died: was that one too many? */
+bool model__death_counted(struct model_apply *a, Gantry__Domain *d);
+void model__deaths_forget(Gantry__Domain *d);
+
 /* ---- model_jobs.c */
 int model__migrate_start(struct model_apply *a, const Gantry__CmdMigrateStart *c);
 int model__job_stage(struct model_apply *a, const Gantry__CmdJobStage *c);
@@ -144,8 +159,26 @@ void model__host_use(const struct model *m, const char *host, uint64_t *ret_memo
 /* ---- placement.c */
 /* What is promised but not yet in the model: placements that are proposed. */
 struct placement_extra { const char *host; uint64_t memory_bytes; uint32_t vcpus; };
-const Gantry__Host *placement__choose(const struct model *m, const Gantry__DomainSpec *spec, const char *wanted_host, const char *exclude,
-				      const struct placement_extra *extra, size_t n_extra, struct buf *ret_reason);
+struct placement_wish {
+	const char *host;          /* this one or none; NULL or "": any */
+	const char *prefer;        /* this one if it can; with the reason why */
+	const char *prefer_why;
+	const char *exclude[2];    /* not these, for the reasons beside them */
+	const char *exclude_why[2];
+	const struct placement_extra *extra;
+	size_t n_extra;
+};
+/* ret_reason: why this host, or why none. */
+const Gantry__Host *placement__choose(const struct model *m, const Gantry__DomainSpec *spec, const struct placement_wish *wish, struct buf *ret_reason);
+/* Whether the wish allows this host. */
+bool placement__is_wished(const struct placement_wish *wish, const char *host);
 /* Why a host cannot take the spec; NULL: it can. buf holds the text. */
 const char *placement__obstacle(const struct model *m, const Gantry__Host *h, const Gantry__DomainSpec *spec,
 				const struct placement_extra *extra, size_t n_extra, char *buf, size_t size);
+/* The same but for room: it could take it if there were enough. */
+const char *placement__hindrance(const struct model *m, const Gantry__Host *h, const Gantry__DomainSpec *spec, char *buf, size_t size);
+/* What is left of a host; nothing, not less, where too much is promised. */
+void placement__room(const struct model *m, const Gantry__Host *h, const struct placement_extra *extra, size_t n_extra, uint64_t *ret_memory,
+		     uint32_t *ret_vcpus);
+/* A pool that the spec needs and this host cannot reach now; NULL: none. */
+const char *placement__lost_pool(const Gantry__Host *h, const Gantry__DomainSpec *spec);

@@ -13,7 +13,7 @@ static const unsigned may_move[] = {
 	[DOM(STARTING)] = TO(STARTING) | TO(RUNNING) | TO(PAUSED) | TO(STOPPING) | TO(STOPPED) | TO(CRASHED) | TO(FAILED) | TO(WAITING),
 	[DOM(RUNNING)] = TO(RUNNING) | TO(STARTING) | TO(PAUSED) | TO(STOPPING) | TO(STOPPED) | TO(CRASHED) | TO(FAILED) | TO(WAITING),
 	[DOM(PAUSED)] = TO(PAUSED) | TO(STARTING) | TO(RUNNING) | TO(STOPPING) | TO(STOPPED) | TO(CRASHED) | TO(FAILED) | TO(WAITING),
-	[DOM(STOPPING)] = TO(STOPPING) | TO(STOPPED),
+	[DOM(STOPPING)] = TO(STOPPING) | TO(STOPPED) | TO(WAITING),
 	[DOM(CRASHED)] = TO(WAITING),
 	[DOM(FAILED)] = TO(WAITING) | TO(STARTING) | TO(STOPPED),
 	[DOM(WAITING)] = TO(WAITING) | TO(STARTING) | TO(STOPPED) | TO(FAILED),
@@ -39,6 +39,9 @@ void model__domain_move(struct model_apply *a, Gantry__Domain *d, Gantry__Domain
 	d->state = to;
 	if (generation != d->generation)
 		d->owned_index = a->index;
+	/* A guest that moved is the same guest. */
+	if (to != DOM(RUNNING) && to != DOM(PAUSED))
+		d->ready = false;
 	d->generation = generation;
 	pb_set_string(&d->reason, reason);
 	if (owned)
@@ -52,6 +55,7 @@ void model__domain_leave(struct model_apply *a, Gantry__Domain *d, Gantry__Domai
 	assert(*d->host);
 	pb_set_string(&d->previous_host, d->host);
 	pb_set_string(&d->previous_proof, MUTANT(lease_without_proof) ? "" : proof);
+	pb_set_string(&d->evicted, NULL);
 	model__domain_move(a, d, to, "", d->generation, reason);
 }
 
@@ -100,19 +104,24 @@ static void ended_as_wished(struct model_apply *a, Gantry__Domain *d, const char
 	model__event(a, INFO, "domain", d->spec->name, "domain-stopped", "%s is stopped%s%s", d->spec->name, *reason ? ": " : "", reason);
 }
 
-/* A restart by policy, at most so many in a row: a run that was long enough begins a new row. */
+/* A restart by policy: so many in a row on one host, as many elsewhere, then no more. A run that was long enough begins a new row. */
 static void restart_counted(struct model_apply *a, Gantry__Domain *d, const char *reason, const char *proof)
 {
 	char text[ERR_TEXT_MAX];
 
-	if (d->state != DOM(STARTING) && a->cmd->time_ms >= d->state_since_ms + LIMIT_RESTART_STEADY_MS)
+	if (d->state != DOM(STARTING) && a->cmd->time_ms >= d->state_since_ms + LIMIT_RESTART_STEADY_MS) {
 		d->restart_failures = 0;
+		pb_set_string(&d->crashed_on, NULL);
+	}
 	d->restart_failures++;
-	if (d->restart_failures <= LIMIT_RESTARTS_IN_A_ROW) {
+	/* It may be the host. */
+	if (d->restart_failures == d->policy->restarts + 1)
+		pb_set_string(&d->crashed_on, d->host);
+	if (d->restart_failures <= 2 * d->policy->restarts) {
 		end_to_restart(a, d, reason, proof);
 		return;
 	}
-	snprintf(text, sizeof(text), "%s; it was restarted %d times in a row: look for the cause, then start it", reason, LIMIT_RESTARTS_IN_A_ROW);
+	snprintf(text, sizeof(text), "%s; it was restarted %u times in a row: look for the cause, then start it", reason, d->restart_failures - 1);
 	end_for_good(a, d, DOM(FAILED), text, proof);
 	model__event(a, ERROR, "domain", d->spec->name, "domain-failed", "%s", text);
 }
@@ -143,6 +152,31 @@ static void ended_crashed(struct model_apply *a, Gantry__Domain *d, const char *
 	}
 	end_for_good(a, d, DOM(CRASHED), reason, proof);
 	model__event(a, ERROR, "domain", d->spec->name, "domain-crashed", "%s", reason);
+}
+
+static void ended_hung(struct model_apply *a, Gantry__Domain *d, const char *why, const char *proof)
+{
+	char reason[ERR_TEXT_MAX];
+
+	snprintf(reason, sizeof(reason), "%s hung on %s: %s", d->spec->name, d->host, why);
+	if (action_restarts(d->spec->on_watchdog, d->ha)) {
+		restart_counted(a, d, reason, proof);
+		return;
+	}
+	end_for_good(a, d, DOM(CRASHED), reason, proof);
+	model__event(a, ERROR, "domain", d->spec->name, "domain-crashed", "%s", reason);
+}
+
+/* The cluster wanted it to leave its host, and to go on elsewhere or later. */
+static void ended_evicted(struct model_apply *a, Gantry__Domain *d, const char *proof)
+{
+	char reason[ERR_TEXT_MAX];
+
+	snprintf(reason, sizeof(reason), "%s", d->evicted);
+	fail_other_job(a, d, true, reason);
+	model__domain_leave(a, d, DOM(WAITING), reason, proof);
+	model__event(a, INFO, "domain", d->spec->name, "domain-restarting", "%s has ended on %s and is started again where it can be", d->spec->name,
+		     d->previous_host);
 }
 
 static void ended_by_guest(struct model_apply *a, Gantry__Domain *d, const char *why, const char *proof)
@@ -205,6 +239,22 @@ static void ended_start_failed(struct model_apply *a, Gantry__Domain *d, const c
 	start_given_up(a, d, reason);
 }
 
+/* Three hosts in a row: a fourth is not risked for it. */
+static void quarantine(struct model_apply *a, Gantry__Domain *d, const char *proof)
+{
+	char reason[ERR_TEXT_MAX];
+	struct buf hosts = {0};
+
+	for (size_t i = 0; i < d->n_deaths; i++)
+		buf_printf(&hosts, "%s%s", i ? ", " : "", d->deaths[i]);
+	snprintf(reason, sizeof(reason), "quarantine: %s died in a row, each soon after it began to run there; if it is not to blame, start it "
+		 "('clusterctl start %s')", buf_str(&hosts), d->spec->name);
+	buf_free(&hosts);
+	d->quarantined = true;
+	end_for_good(a, d, DOM(FAILED), reason, proof);
+	model__event(a, ERROR, "domain", d->spec->name, "domain-quarantined", "%s: %s", d->spec->name, reason);
+}
+
 void model__domain_host_died(struct model_apply *a, Gantry__Domain *d, const char *proof)
 {
 	const Gantry__Job *job = model__domain_job(a->m, d);
@@ -213,6 +263,8 @@ void model__domain_host_died(struct model_apply *a, Gantry__Domain *d, const cha
 	snprintf(host, sizeof(host), "%s", d->host);
 	if (d->goal == GOAL(STOPPED)) {
 		ended_as_wished(a, d, proof, proof);
+	} else if (d->ha && model__death_counted(a, d)) {
+		quarantine(a, d, proof);
 	} else if (d->ha || (job && job->kind == KIND(START))) {
 		snprintf(reason, sizeof(reason), "%s", proof);
 		fail_other_job(a, d, true, reason);
@@ -285,8 +337,10 @@ int model__domain_wait(struct model_apply *a, const Gantry__CmdDomainWait *c)
 		return rc;
 	if (d->state != DOM(WAITING))
 		return model__refuse(a, STATUS(RETRY), "domain '%s' is %s, not waiting", d->spec->name, model__domain_word(d->state));
-	if (d->start_failures) {
+	if (!c->held && (d->start_failures || !model__empty(d->crashed_on))) {
 		snprintf(reason, sizeof(reason), "%s; no other host can take it: %s", d->reason, c->reason);
+		if (!d->start_failures)
+			d->goal = GOAL(STOPPED);
 		model__domain_move(a, d, DOM(FAILED), "", d->generation, reason);
 		start_given_up(a, d, reason);
 		return 0;
@@ -303,6 +357,16 @@ int model__domain_wait(struct model_apply *a, const Gantry__CmdDomainWait *c)
 }
 
 /* ---- what the owner says --------------------------------------------------------- */
+
+static void reported_ready(struct model_apply *a, Gantry__Domain *d)
+{
+	if (d->ready)
+		return;
+	d->ready = true;
+	d->ready_ms = a->cmd->time_ms;
+	if (d->policy->ready_by != GANTRY__READY_BY__READY_BY_RUNNING)
+		model__event(a, INFO, "domain", d->spec->name, "domain-ready", "%s is ready", d->spec->name);
+}
 
 static void reported_alive(struct model_apply *a, Gantry__Domain *d, Gantry__DomainState to, const char *reason)
 {
@@ -339,6 +403,10 @@ static void reported_ended(struct model_apply *a, Gantry__Domain *d, const Gantr
 	snprintf(proof, sizeof(proof), "%s said that it has ended", d->host);
 	if (d->goal == GOAL(STOPPED))
 		ended_as_wished(a, d, c->reason, proof);
+	else if (!model__empty(d->evicted))
+		ended_evicted(a, d, proof);
+	else if (c->state == DOM(CRASHED) && c->hung)
+		ended_hung(a, d, c->reason, proof);
 	else if (c->host_fault)
 		ended_by_host(a, d, c->reason, proof);
 	else if (c->state == DOM(FAILED))
@@ -365,6 +433,8 @@ int model__domain_report(struct model_apply *a, const Gantry__CmdDomainReport *c
 	case DOM(PAUSED):
 		if (d->state != DOM(STOPPING))
 			reported_alive(a, d, c->state, c->reason);
+		if (c->ready && d->state == DOM(RUNNING))
+			reported_ready(a, d);
 		return 0;
 	case DOM(STARTING):
 		if (d->state == DOM(STOPPING))

@@ -23,21 +23,64 @@ static Gantry__Command *add(struct findings *f, Gantry__Command__BodyCase body)
 
 /* ---- the host ------------------------------------------------------------------ */
 
+static bool pool_is_lost(const struct findings *f, const Gantry__PoolReport *said)
+{
+	return said->checked && !said->ok && model_pool(f->m, said->name);
+}
+
+static bool same_lost_pools(const struct findings *f, const Gantry__Host *h)
+{
+	size_t lost = 0;
+
+	for (size_t i = 0; i < f->report->n_pools; i++) {
+		bool listed = false;
+
+		if (!pool_is_lost(f, f->report->pools[i]))
+			continue;
+		for (size_t k = 0; k < h->n_lost_pools; k++)
+			listed |= model__is(h->lost_pools[k], f->report->pools[i]->name);
+		if (!listed)
+			return false;
+		lost++;
+	}
+	return lost == h->n_lost_pools;
+}
+
+/* A host that has come back is clean before it gets work: the QEMUs of its earlier life have ended, as far as goals of this life say. */
+static bool agent_is_ready(const struct findings *f, const Gantry__Host *h)
+{
+	return h->agent_connected || (!f->report->host->leftovers && f->report->goals_index >= h->online_index);
+}
+
+static bool guards_again(const struct findings *f, const Gantry__Host *h)
+{
+	return h->unguarded && !model__disarmed(f->m) && f->m->state->ha && f->report->goals_index >= f->m->state->ha->armed_index;
+}
+
 static void report_host(struct findings *f)
 {
 	const Gantry__Host *said = f->report->host, *h = model_host(f->m, f->host);
 	Gantry__Command *c;
+	bool ready;
 
 	if (!said || !h || !said->memory_bytes)
 		return;
-	if (h->agent_connected && h->memory_bytes == said->memory_bytes && h->cpus == said->cpus && model__is(h->qemu_version, said->qemu_version) &&
+	ready = agent_is_ready(f, h);
+	if (h->agent_connected == ready && (ready || h->leftovers == said->leftovers) && !guards_again(f, h) && same_lost_pools(f, h) &&
+	    model__is(h->watchdog, said->watchdog) && h->memory_bytes == said->memory_bytes && h->cpus == said->cpus && model__is(h->qemu_version, said->qemu_version) &&
 	    model__is(h->accel, said->accel) && model__is(h->agent_version, said->agent_version) &&
 	    model__is(h->default_bridge, said->default_bridge))
 		return;
 	c = add(f, GANTRY__COMMAND__BODY_HOST_INFO);
 	c->host_info = PB_NEW(Gantry__CmdHostInfo, gantry__cmd_host_info__init);
 	c->host_info->host = pb_clone(said);
-	c->host_info->host->agent_connected = true;
+	c->host_info->host->agent_connected = ready;
+	if (ready)
+		c->host_info->host->leftovers = 0;
+	c->host_info->host->unguarded = !guards_again(f, h) && h->unguarded;
+	for (size_t i = 0; i < f->report->n_pools; i++)
+		if (pool_is_lost(f, f->report->pools[i]))
+			pb_string_append(&c->host_info->host->lost_pools, &c->host_info->host->n_lost_pools, f->report->pools[i]->name);
 	pb_set_string(&c->host_info->host->name, f->host);
 }
 
@@ -120,6 +163,8 @@ static void say_domain(struct findings *f, const Gantry__Domain *d, Gantry__Doma
 	r->host_fault = host_fault;
 	r->guest_shutdown = said && said->guest_shutdown;
 	r->guest_reboot = said && said->guest_reboot;
+	r->hung = said && said->hung;
+	r->ready = said && said->ready;
 }
 
 /* COMMIT is applied and the destination reports. A report from before it saw COMMIT proves nothing. */
@@ -180,14 +225,17 @@ static void report_absent(struct findings *f, const Gantry__Domain *d)
 
 static void report_alive(struct findings *f, const Gantry__Domain *d, const Gantry__DomainReport *said, bool migrating)
 {
+	bool news;
+
 	/* While it is being moved or stopped, the domain pauses and runs as the operation needs. */
 	if (d->state == DOM(STOPPING) || (migrating && d->state != DOM(STARTING)))
 		return;
 	if (said->state == DOM(STARTING) && d->state == DOM(STARTING) && (model__empty(said->reason) || model__is(said->reason, d->reason)))
 		return;
-	if (said->state == d->state && said->state != DOM(STARTING))
+	news = said->state == DOM(RUNNING) ? said->ready && !d->ready : !model__is(said->reason, d->reason);
+	if (said->state == d->state && said->state != DOM(STARTING) && !news)
 		return;
-	say_domain(f, d, said->state, said->reason, false, NULL);
+	say_domain(f, d, said->state, said->reason, false, said);
 }
 
 static void report_domain(struct findings *f, const Gantry__Domain *d, bool migrating)

@@ -536,8 +536,8 @@ void node_step(struct node *n, const struct node_event *e)
 		node__agent_report(n, e->u.report.report);
 		break;
 	case NODE_EVENT_FENCED:
-		if (!node__tie_fenced(n, e->u.fenced.host, e->u.fenced.rc, e->u.fenced.text))
-			node__lead_fenced(n, e->u.fenced.host, e->u.fenced.rc, e->u.fenced.text);
+		if (!node__tie_fenced(n, e->u.fenced.host, e->u.fenced.rc, e->u.fenced.text, e->u.fenced.by_time))
+			node__lead_fenced(n, e->u.fenced.host, e->u.fenced.rc, e->u.fenced.text, e->u.fenced.by_time);
 		break;
 	default:
 		on_group(n, e);

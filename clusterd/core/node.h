@@ -62,7 +62,8 @@ struct node_event {
 		struct { uint32_t kind; const uint8_t *data; size_t len; } soft;
 		struct { bool connected; } agent;
 		struct { Gantry__AgentReport *report; } report;   /* taken over */
-		struct { const char *host; int rc; const char *text; } fenced;
+		/* by_time: the proof is that the host's watchdog must have fired by now. */
+		struct { const char *host; int rc; const char *text; bool by_time; } fenced;
 	} u;
 };
 

@@ -43,7 +43,7 @@ struct node_lead {
 	size_t n_seen;
 	uint32_t adding;               /* node id of the host that is being made a voter; 0 none */
 	uint64_t add_not_before_ms, due_ms;
-	struct { char host[LIMIT_NAME_CHARS + 1], text[256]; int rc; } fenced[LIMIT_HOSTS];   /* runs that have ended, for the manager */
+	struct { char host[LIMIT_NAME_CHARS + 1], text[256]; int rc; bool by_time; } fenced[LIMIT_HOSTS];   /* runs that have ended, for the manager */
 	size_t n_fenced;
 };
 
@@ -80,6 +80,7 @@ enum node_tie_wait {
 	NODE_TIE_COROSYNC,   /* it has not told yet whether there is a quorum device */
 	NODE_TIE_DEVICE,     /* its vote is not ours */
 	NODE_TIE_NO_DEVICE,  /* two of four, and none */
+	NODE_TIE_DISARMED,   /* automatic action is off */
 	NODE_TIE_COURTESY,   /* the other half goes first, if it is there */
 };
 
@@ -149,7 +150,7 @@ bool node__proposals_wait(const struct node *n);
 void node__lead_model(struct node *n);
 void node__lead_membership(struct node *n);
 void node__lead_tick(struct node *n);
-void node__lead_fenced(struct node *n, const char *host, int rc, const char *text);
+void node__lead_fenced(struct node *n, const char *host, int rc, const char *text, bool by_time);
 void node__lead_free(struct node *n);
 
 /* ---- node_agent.c */
@@ -171,7 +172,7 @@ void node__tie_ring(struct node *n);
 void node__tie_tick(struct node *n);
 enum node_tie_wait node__tie_waits_for(const struct node *n, const struct clog_status *st);
 /* True: the run was ours. */
-bool node__tie_fenced(struct node *n, const char *host, int rc, const char *text);
+bool node__tie_fenced(struct node *n, const char *host, int rc, const char *text, bool by_time);
 /* A person vouches that a host is off, and there is no quorum that could take it down in the log. */
 void node__tie_confirm(struct node *n, const char *host);
 

@@ -70,6 +70,7 @@ static void give(struct node *n, struct manager_event *event)
 	size_t count, n_commands = 0;
 
 	event->now_ms = n->now_ms;
+	event->wall_ms = n->wall_ms;
 	event->epoch = n->lead.epoch;
 	manager_step(n->lead.manager, &n->model, event, &actions, &count);
 	if (!count)
@@ -221,6 +222,7 @@ static void give_fenced(struct node *n)
 		event.u.fenced.host = l->fenced[i].host;
 		event.u.fenced.rc = l->fenced[i].rc;
 		event.u.fenced.text = l->fenced[i].text;
+		event.u.fenced.by_time = l->fenced[i].by_time;
 		give(n, &event);
 	}
 	l->n_fenced = 0;
@@ -263,13 +265,14 @@ void node__lead_tick(struct node *n)
 }
 
 /* Kept until it is certain that we still lead: the run was ours, and its end must not be lost. */
-void node__lead_fenced(struct node *n, const char *host, int rc, const char *text)
+void node__lead_fenced(struct node *n, const char *host, int rc, const char *text, bool by_time)
 {
 	struct node_lead *l = &n->lead;
 
 	if (!l->manager || l->n_fenced == LIMIT_HOSTS)
 		return;
 	l->fenced[l->n_fenced].rc = rc;
+	l->fenced[l->n_fenced].by_time = by_time;
 	snprintf(l->fenced[l->n_fenced].host, sizeof(l->fenced->host), "%s", host);
 	snprintf(l->fenced[l->n_fenced++].text, sizeof(l->fenced->text), "%s", text ? text : "");
 	if (review(n))

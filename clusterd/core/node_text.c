@@ -70,7 +70,7 @@ static void proof_words(const struct node *n, const struct clog_status *st, stru
 	}
 	if (!t->failure[0])
 		return;
-	buf_printf(out, "%s%s%s. Bring it back, or confirm that it is off with 'clusterctl fence confirm %s --force'", comma, t->failure,
+	buf_printf(out, "%s%s%s. Bring it back, or confirm that it is off with 'clusterctl fence confirm %s --yes'", comma, t->failure,
 		   t->again_ms > n->now_ms ? " (it is tried again)" : "", to_confirm(n, st));
 }
 
@@ -96,18 +96,22 @@ static void tie_words(const struct node *n, const struct clog_status *st, struct
 		break;
 	case NODE_TIE_PERSON:
 		buf_printf(out, "this clusterd has just begun and may have slept through what %s did: bring %s back; or, if it is off and did not run "
-			   "longer than this host, confirm that it is off with 'clusterctl fence confirm %s --force'", confirm, confirm, confirm);
+			   "longer than this host, confirm that it is off with 'clusterctl fence confirm %s --yes'", confirm, confirm, confirm);
 		break;
 	case NODE_TIE_COROSYNC:
 		buf_printf(out, "corosync has not told yet whether there is a quorum device");
 		break;
 	case NODE_TIE_DEVICE:
 		buf_printf(out, "the quorum device has not given its vote to this half: bring %s back, or confirm that it is off with "
-			   "'clusterctl fence confirm %s --force'", confirm, confirm);
+			   "'clusterctl fence confirm %s --yes'", confirm, confirm);
 		break;
 	case NODE_TIE_NO_DEVICE:
 		buf_printf(out, "two of four go on alone only with a quorum device: bring %s back, or confirm that it is off with "
-			   "'clusterctl fence confirm %s --force'", confirm, confirm);
+			   "'clusterctl fence confirm %s --yes'", confirm, confirm);
+		break;
+	case NODE_TIE_DISARMED:
+		buf_printf(out, "automatic action is off: nobody is fenced until its time is over; bring %s back, or confirm that it is off with "
+			   "'clusterctl fence confirm %s --yes'", confirm, confirm);
 		break;
 	case NODE_TIE_COURTESY:
 		buf_printf(out, "fenced in a few seconds, if it does not fence this host first");

@@ -10,6 +10,7 @@
  *     after TIE_DELAY_MS, so that they do not kill each other. With four voters and no device, nobody.
  *   - on each side the lowest node id.
  * Of whom: a host whose corosync is in the ring is alive, whatever its clusterd does. It is not fenced. */
+#include "clusterd/core/model_internal.h"
 #include "clusterd/core/node_internal.h"
 
 #include <stdio.h>
@@ -84,6 +85,9 @@ enum node_tie_wait node__tie_waits_for(const struct node *n, const struct clog_s
 		return NODE_TIE_NONE;
 	if (t->given)
 		return NODE_TIE_DECISION;
+	/* Nobody can arm it again without a quorum: the time alone does it. */
+	if (model__disarmed(&n->model) && n->wall_ms < n->model.state->ha->until_ms)
+		return NODE_TIE_DISARMED;
 	if (MUTANT(fence_storm))
 		return t->was_normal && speaker(st) == n->node_id ? NODE_TIE_PROOF : NODE_TIE_OTHERS;
 	if (any_missing_in(st, n->ring, n->n_ring))
@@ -180,7 +184,7 @@ void node__tie_tick(struct node *n)
 	give(n, &st);
 }
 
-bool node__tie_fenced(struct node *n, const char *host, int rc, const char *text)
+bool node__tie_fenced(struct node *n, const char *host, int rc, const char *text, bool by_time)
 {
 	const Gantry__Host *h = model_host(&n->model, host);
 	struct node_tie *t = &n->tie;
@@ -191,6 +195,11 @@ bool node__tie_fenced(struct node *n, const char *host, int rc, const char *text
 	for (size_t i = 0; i < t->n_fencing; i++)
 		if (t->fencing[i] == h->node_id)
 			t->fencing[i--] = t->fencing[--t->n_fencing];
+	/* Both halves would wait for the other's watchdog, and both go on. */
+	if (by_time && !MUTANT(time_proves_all)) {
+		rc = -1;
+		text = "only its watchdog says so, and it would say the same of us over there";
+	}
 	if (rc == 0) {
 		node__note(n, NODE_NOTICE, "%s is proven dead: %s", host, text);
 		add(t->proven, &t->n_proven, h->node_id);

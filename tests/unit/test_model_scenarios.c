@@ -124,6 +124,7 @@ static void step_leader(struct story *s, json_t *step)
 
 	s->now_ms += (uint64_t)json_integer_value(json_object_get(e, "after_ms"));
 	event.now_ms = s->now_ms;
+	event.wall_ms = s->f.time_ms;
 	if (strcmp(type, "members") == 0) {
 		event.type = MANAGER_EVENT_MEMBERS;
 		members = ids_of(json_object_get(e, "members"), &event.u.members.n_members);
@@ -143,6 +144,7 @@ static void step_leader(struct story *s, json_t *step)
 		event.u.fenced.host = json_string_value(json_object_get(e, "host"));
 		event.u.fenced.rc = (int)json_integer_value(json_object_get(e, "rc"));
 		event.u.fenced.text = json_string_value(json_object_get(e, "text"));
+		event.u.fenced.by_time = json_is_true(json_object_get(e, "by_time"));
 	} else {
 		event.type = strcmp(type, "model") == 0 ? MANAGER_EVENT_MODEL :
 			     strcmp(type, "refused") == 0 ? MANAGER_EVENT_REFUSED : MANAGER_EVENT_TICK;

@@ -337,7 +337,7 @@ static void test_no_proof_no_going_on(void **state)
 	view(&w, "A", "");
 	fenced(&w, 1, "hostB", -5, "no answer");
 	assert_words(&w, 1, "hostB could not be proven dead: no answer (it is tried again). Bring it back, or confirm that it is off with "
-			    "'clusterctl fence confirm hostB --force'");
+			    "'clusterctl fence confirm hostB --yes'");
 	pass(&w, 4900);
 	assert_fences(&w, "A:hostB ");
 	pass(&w, 200);
