@@ -11,6 +11,7 @@
 	{"host-name", 0, "NAME", "name of this host in the cluster; default: its host name", ARG_TEXT},                \
 	{"bridge", 0, "BRIDGE", "bridge of domains that name none; default gbr0", ARG_TEXT},                           \
 	{"uplink", 0, "INTERFACE", "network card to put into that bridge; default: none", ARG_TEXT},                   \
+	{"watchdog", 0, "DEVICE", "watchdog that resets this host when it has no quorum (/dev/watchdog); default: none", ARG_FILE}, \
 	{"accel", 0, "MODE", "kvm, tcg or auto (try whether KVM really runs a guest); default auto", ARG_TEXT},                   \
 	{"no-start", 0, NULL, "leave starting the services to the host's own service manager", ARG_NONE},              \
 	{"force", 0, NULL, "set a former cluster's files aside", ARG_NONE}

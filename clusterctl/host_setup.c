@@ -119,7 +119,7 @@ int host_setup_read(struct invocation *inv, struct host_setup *ret)
 {
 	const char *name = invocation_option(inv, "host-name"), *address = invocation_option(inv, "address");
 	const char *bridge = invocation_option(inv, "bridge"), *uplink = invocation_option(inv, "uplink");
-	const char *accel = invocation_option(inv, "accel");
+	const char *accel = invocation_option(inv, "accel"), *watchdog = invocation_option(inv, "watchdog");
 	struct host_setup s = {.force = invocation_option(inv, "force") != NULL};
 	struct err *err = &inv->err;
 	int rc = 0;
@@ -143,12 +143,16 @@ int host_setup_read(struct invocation *inv, struct host_setup *ret)
 		rc = check_interface("--uplink", uplink, err);
 	if (rc == 0 && accel != NULL && strcmp(accel, "auto") && strcmp(accel, "kvm") && strcmp(accel, "tcg"))
 		rc = err_set_status(err, EINVAL, GANTRY__STATUS__STATUS_USAGE, "--accel: '%s' is none of auto, kvm and tcg", accel);
+	if (rc == 0 && watchdog != NULL && watchdog[0] != '/')
+		rc = err_set_status(err, EINVAL, STATUS(USAGE), "--watchdog '%.60s' is no absolute path of a device, such as /dev/watchdog",
+				    watchdog);
 	if (rc < 0) {
 		host_setup_clear(&s);
 		return rc;
 	}
 	s.bridge = str_dup(bridge ? bridge : "gbr0");
 	s.uplink = str_dup(uplink ? uplink : "");
+	s.watchdog = str_dup(watchdog ? watchdog : "");
 	s.accel = str_dup(accel ? accel : "auto");
 	*ret = s;
 	return 0;
@@ -160,6 +164,7 @@ void host_setup_clear(struct host_setup *s)
 	free(s->address);
 	free(s->bridge);
 	free(s->uplink);
+	free(s->watchdog);
 	free(s->accel);
 	*s = (struct host_setup){0};
 }
@@ -262,7 +267,7 @@ int host_setup_write(const struct host_setup *s, const struct host_identity *id,
 		{PATH_COROSYNC_AUTHKEY, &id->authkey, 0400},
 		{PATH_COROSYNC_CONF, &id->corosync_conf, 0644},
 	};
-	struct hostconf conf = {.name = s->name, .address = s->address, .bridge = s->bridge, .uplink = s->uplink, .accel = s->accel,
+	struct hostconf conf = {.name = s->name, .address = s->address, .bridge = s->bridge, .uplink = s->uplink, .accel = s->accel, .watchdog = s->watchdog,
 				.memory_reserve_mib = MEMORY_RESERVE_MIB};
 	int rc = make_folders(err);
 

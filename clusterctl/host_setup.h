@@ -9,12 +9,12 @@
 #include "lib/buf.h"
 
 struct host_setup {
-	char *name, *address, *bridge, *uplink, *accel;
+	char *name, *address, *bridge, *uplink, *watchdog, *accel;
 	uint32_t token_ms;
 	bool force;
 };
 
-/* From the options --host-name, --address, --bridge, --uplink, --accel, --token, --force; what is left out is looked up on this host. */
+/* From the options --host-name, --address, --bridge, --uplink, --watchdog, --accel, --token, --force; what is left out is looked up on this host. */
 int host_setup_read(struct invocation *inv, struct host_setup *ret);
 void host_setup_clear(struct host_setup *s);
 /* -EPERM unless root. */

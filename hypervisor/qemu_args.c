@@ -116,8 +116,9 @@ static void add_machine(struct qemu_args *a)
 	qemu_args__add(a, "-smp", "cpus=%u,maxcpus=%u,sockets=%u,cores=1,threads=1", spec->vcpus, spec->max_vcpus, spec->max_vcpus);
 	qemu_args__add(a, "-m", "%" PRIu64 "K", qemu_args_ram_bytes(spec, a->host->accel, a->host->qemu_version) / KIB);
 	qemu_args__add(a, "-rtc", "base=%s,driftfix=slew", spec->localtime ? "localtime" : "utc");
-	/* The guest's own reboot is QEMU's affair unless the domain shall end by it; a panic ends QEMU and is told by an event. */
-	qemu_args__add(a, "-action", "reboot=%s,shutdown=poweroff,panic=shutdown",
+	/* The guest's own reboot is QEMU's affair unless the domain shall end by it; a panic ends QEMU and is told by an event. A guest whose
+	 * watchdog fires is held, and its owner decides. */
+	qemu_args__add(a, "-action", "reboot=%s,shutdown=poweroff,panic=shutdown,watchdog=pause",
 		       spec->on_reboot == GANTRY__LIFECYCLE_ACTION__LIFECYCLE_DESTROY ? "shutdown" : "reset");
 }
 
@@ -159,20 +160,25 @@ static void add_control(struct qemu_args *a)
 	qemu_args__add(a, "-chardev", "socket,id=console,path=%s/console.sock,server=on,wait=off,logfile=%s/console-%s.log,logappend=on", run, log,
 		       name);
 	qemu_args__add(a, "-serial", "chardev:console");
+	qemu_args__add(a, "-chardev", "socket,id=" QEMU_GUEST_AGENT_ID ",path=%s/agent.sock,server=on,wait=off", run);
 }
 
-static int add_common_devices(struct qemu_args *a)
+/* The only device of its slot: always fits. */
+static void add_alone(struct qemu_args *a, int slot, json_t *device)
 {
-	json_t *balloon = json_pack("{s:s, s:s, s:b}", "driver", "virtio-balloon-pci", "id", "balloon", "deflate-on-oom", 1);
-	int rc = qemu_args__put_pci(a, balloon, QEMU_SLOT_BALLOON, 1, 0, 1);
+	qemu_args__put_pci(a, device, slot, 1, 0, 1);
+	qemu_args__add_json(a, "-device", device);
+}
 
-	if (rc < 0) {
-		json_decref(balloon);
-		return rc;
-	}
-	qemu_args__add_json(a, "-device", balloon);
+static void add_common_devices(struct qemu_args *a)
+{
+	add_alone(a, QEMU_SLOT_BALLOON, json_pack("{s:s, s:s, s:b}", "driver", "virtio-balloon-pci", "id", "balloon", "deflate-on-oom", 1));
 	qemu_args__add_json(a, "-device", json_pack("{s:s}", "driver", "pvpanic"));
-	return 0;
+	add_alone(a, QEMU_SLOT_SERIAL, json_pack("{s:s, s:s}", "driver", "virtio-serial-pci", "id", "serial"));
+	qemu_args__add_json(a, "-device", json_pack("{s:s, s:s, s:s, s:s, s:s}", "driver", "virtserialport", "id", QEMU_GUEST_AGENT_ID, "bus",
+						    "serial.0", "chardev", QEMU_GUEST_AGENT_ID, "name", "org.qemu.guest_agent.0"));
+	/* It does nothing until the guest starts it. */
+	add_alone(a, QEMU_SLOT_WATCHDOG, json_pack("{s:s, s:s}", "driver", "i6300esb", "id", "watchdog"));
 }
 
 static void add_identity(struct qemu_args *a)
@@ -202,8 +208,7 @@ int qemu_args_build(const Gantry__DomainSpec *spec, const struct qemu_args_host 
 	add_machine(&a);
 	rc = add_firmware_and_kernel(&a);
 	add_control(&a);
-	if (rc == 0)
-		rc = add_common_devices(&a);
+	add_common_devices(&a);
 	if (rc == 0)
 		rc = qemu_args__display(&a);
 	if (rc == 0)

@@ -11,6 +11,9 @@
 #include "lib/err.h"
 #include "proto/domain.pb-c.h"
 
+/* Of the guest agent's port: its chardev (RUN_DIR/agent.sock) and its device, in QMP's answers and events. */
+#define QEMU_GUEST_AGENT_ID "agent"
+
 struct qemu_args_disk { const char *uri; /* file path, device or nfs://..., as storage resolved it; NULL for an empty drive */ };
 struct qemu_args_nic { const char *ifname; /* tap that exists */ };
 

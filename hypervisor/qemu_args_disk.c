@@ -189,11 +189,9 @@ static int add_disk(struct qemu_args *a, size_t i, size_t boot_place)
 	if (medium) {
 		snprintf(id, sizeof(id), "disk%zu", i);
 		json_object_set_new(device, "drive", json_string(id));
-		/* A server that is away stops the guest instead of giving it errors that its file system would not forgive. */
-		if (qemu_args__is_nfs(uri)) {
-			json_object_set_new(device, "rerror", json_string("stop"));
-			json_object_set_new(device, "werror", json_string("stop"));
-		}
+		/* Storage that is away or full stops the guest instead of giving it errors that its file system would not forgive. */
+		json_object_set_new(device, "rerror", json_string("stop"));
+		json_object_set_new(device, "werror", json_string("stop"));
 	}
 	if (!disk->cdrom)
 		json_object_set_new(device, "serial", json_string(disk->vdev));

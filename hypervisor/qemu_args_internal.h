@@ -11,6 +11,8 @@
 #define QEMU_SLOT_BALLOON 0x3
 #define QEMU_SLOT_SCSI 0x4
 #define QEMU_SLOT_USB 0x5
+#define QEMU_SLOT_SERIAL 0x6
+#define QEMU_SLOT_WATCHDOG 0x7
 #define QEMU_SLOT_NICS 0x8  /* to 0xf */
 #define QEMU_NIC_SLOTS 8
 #define QEMU_SLOT_DISKS 0x10 /* to 0x1e */

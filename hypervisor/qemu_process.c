@@ -25,7 +25,7 @@
 
 enum session { SESSION_MAIN, SESSION_OOB, SESSION_COUNT };
 static const char *const session_file[] = {"qmp.sock", "oob.sock"};
-static const char *const run_files[] = {"pid", "qmp.sock", "oob.sock", "console.sock"};
+static const char *const run_files[] = {"pid", "qmp.sock", "oob.sock", "console.sock", "agent.sock"};
 
 struct session_slot {
 	struct qemu_process *owner;

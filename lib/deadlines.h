@@ -9,5 +9,10 @@
 #define DEADLINE_HEARD_MS 5000
 #define DEADLINE_GOSSIP_MS 1000
 #define DEADLINE_GOSSIP_MIGRATION_MS 250
+/* The longest time-out of a host's watchdog (host.yaml): from the last time it was fed to the reset. */
+#define DEADLINE_WATCHDOG_MS 10000
+/* Time alone proves that a host with a watchdog is dead, so long after it left the membership: by then it has killed its HA domains
+ * and its watchdog has reset it. What happens on that host meanwhile is drawn, and asserted, in agent/core/selffence.[ch]. */
+#define DEADLINE_PROOF_BY_TIME_MS 45000
 
 _Static_assert(3 * DEADLINE_GOSSIP_MS < DEADLINE_HEARD_MS, "one lost gossip must not look like a lost member");

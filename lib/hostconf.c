@@ -11,6 +11,7 @@
 #include "lib/atomic_file.h"
 #include "lib/buf.h"
 #include "lib/cleanup.h"
+#include "lib/deadlines.h"
 #include "lib/limits.h"
 
 #define HOSTCONF_TEXT(key, flags, min) CYAML_FIELD_STRING_PTR(#key, CYAML_FLAG_POINTER | (flags), struct hostconf, key, min, 255)
@@ -26,6 +27,8 @@ static const cyaml_schema_field_t hostconf__fields[] = {
 	HOSTCONF_NUMBER(memory_mib),
 	HOSTCONF_NUMBER(cpus),
 	HOSTCONF_TEXT(qemu_binary, CYAML_FLAG_OPTIONAL, 1),
+	HOSTCONF_TEXT(watchdog, CYAML_FLAG_OPTIONAL, 0),
+	HOSTCONF_NUMBER(watchdog_timeout_s),
 	CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t hostconf__schema = {
@@ -33,6 +36,7 @@ static const cyaml_schema_value_t hostconf__schema = {
 };
 
 enum { HOSTCONF_DEFAULT_RESERVE_MIB = 512, HOSTCONF_IFNAME_MAX = 15 };
+enum { HOSTCONF_WATCHDOG_MIN_S = 2, HOSTCONF_WATCHDOG_MAX_S = DEADLINE_WATCHDOG_MS / 1000 };
 
 /* What libcyaml says about a failure: its first sentence, and the line of its backtrace. */
 struct hostconf_complaint { char text[256]; unsigned line; };
@@ -110,6 +114,7 @@ static bool hostconf__ifname_ok(const char *name)
 static int hostconf__check(const struct hostconf *conf, const char *path, const char *text, struct err *err)
 {
 	const char *key = NULL, *value = NULL, *wanted = NULL;
+	char number[16];
 
 	if (!hostconf__name_ok(conf->name)) {
 		key = "name", value = conf->name;
@@ -122,6 +127,11 @@ static int hostconf__check(const struct hostconf *conf, const char *path, const 
 		key = "bridge", value = conf->bridge, wanted = "the name of a bridge, at most 15 characters";
 	} else if (!hostconf__ifname_ok(conf->uplink)) {
 		key = "uplink", value = conf->uplink, wanted = "the name of a network card, or nothing";
+	} else if (*conf->watchdog && *conf->watchdog != '/') {
+		key = "watchdog", value = conf->watchdog, wanted = "the absolute path of a watchdog device, or nothing";
+	} else if (conf->watchdog_timeout_s < HOSTCONF_WATCHDOG_MIN_S || conf->watchdog_timeout_s > HOSTCONF_WATCHDOG_MAX_S) {
+		snprintf(number, sizeof(number), "%u", conf->watchdog_timeout_s);
+		key = "watchdog_timeout_s", value = number, wanted = "2 to 10 seconds: the other hosts rely on that much";
 	} else {
 		return 0;
 	}
@@ -143,6 +153,9 @@ static void hostconf__set_defaults(struct hostconf *conf, const char *text)
 	/* 0 that was written is 0; only what was not written has the default. */
 	if (!hostconf__line_of(text, "memory_reserve_mib"))
 		conf->memory_reserve_mib = HOSTCONF_DEFAULT_RESERVE_MIB;
+	hostconf__default(&conf->watchdog, "");
+	if (!hostconf__line_of(text, "watchdog_timeout_s"))
+		conf->watchdog_timeout_s = HOSTCONF_WATCHDOG_MAX_S;
 }
 
 int hostconf_read(const char *path, struct hostconf *ret, struct err *err)
@@ -218,6 +231,10 @@ int hostconf_write(const char *path, const struct hostconf *conf, struct err *er
 	hostconf__write_number(&out, "CPUs that domains may use; 0: as many as the host has.", "cpus", conf->cpus);
 	hostconf__write_text(&out, "The QEMU that runs the domains.", "qemu_binary",
 			     conf->qemu_binary ? conf->qemu_binary : "qemu-system-x86_64");
+	hostconf__write_text(&out, "A watchdog device (/dev/watchdog) that resets this host when it has no quorum; empty: none.", "watchdog",
+			     conf->watchdog ? conf->watchdog : "");
+	hostconf__write_number(&out, "Seconds, 2 to 10, from the last time it was fed to the reset.", "watchdog_timeout_s",
+			       conf->watchdog_timeout_s ? conf->watchdog_timeout_s : HOSTCONF_WATCHDOG_MAX_S);
 	rc = atomic_file_write(path, out.data, out.len, 0644, err);
 	buf_free(&out);
 	return rc;
@@ -233,5 +250,6 @@ void hostconf_free(struct hostconf *conf)
 	free(conf->uplink);
 	free(conf->accel);
 	free(conf->qemu_binary);
+	free(conf->watchdog);
 	*conf = (struct hostconf){0};
 }

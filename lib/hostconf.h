@@ -17,6 +17,8 @@ struct hostconf {
 	uint32_t memory_mib;     /* what domains may use; 0 (default): the host's RAM less the reserve */
 	uint32_t cpus;           /* 0 (default): as many as the host has */
 	char *qemu_binary;       /* default qemu-system-x86_64 */
+	char *watchdog;          /* device that resets this host unless it is fed: /dev/watchdog; empty (default): none */
+	uint32_t watchdog_timeout_s; /* 2 to 10 (default): from the last feed to the reset */
 };
 int hostconf_read(const char *path, struct hostconf *ret, struct err *err);
 /* Writes a commented file for `cluster init`; durable (fsync, rename). */

@@ -40,6 +40,7 @@
 #define LIMIT_DOMAIN_NICS 16
 #define LIMIT_QMP_LINE_BYTES (16u << 20)
 #define LIMIT_QMP_PENDING 256                 /* commands to one QEMU without an answer */
+#define LIMIT_QGA_LINE_BYTES 4096             /* of what a guest agent says; the rest of a longer line is dropped */
 #define LIMIT_MIGRATION_CHUNK_BYTES (1u << 20) /* of the guest's image in one frame */
 #define LIMIT_MIGRATION_SOCKET_BYTES (4u << 20) /* buffer of the socket pair between QEMU and the agent */
 #define LIMIT_MIGRATION_QUEUE_BYTES (4u << 20) /* bytes held for a peer or a QEMU that is slow, before the other side is told to wait */

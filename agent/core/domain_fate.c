@@ -20,7 +20,7 @@ struct domain_kill domain_fate_of_kill(const struct reconcile_input *in)
 	bool copy = in->actual == ACTUAL_INCOMING || in->actual == ACTUAL_COMPLETE;
 	bool committed = in->migration != NULL && in->migration->incoming && in->migration->job->committed;
 
-	if (in->fenced && in->goal != NULL && in->goal->ha)
+	if (reconcile_is_fenced(in))
 		return (struct domain_kill){.end = END_CRASHED, .fenced = true};
 	if (in->goal == NULL || in->actual_generation < in->goal->generation)
 		return (struct domain_kill){.end = END_GONE};

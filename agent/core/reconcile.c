@@ -43,6 +43,7 @@ enum ban { BAN_NONE = 1 << 0, BAN_FENCED = 1 << 1, BAN_FAILED = 1 << 2 };
 /* There is, or may be, a QEMU process. */
 #define IS_PROCESS                                                                                                     \
 	(IS(STARTING) | IS(RUNNING) | IS(PAUSED) | IS(INCOMING) | IS(COMPLETE) | IS(OUTGOING) | IS(OUTGOING_HELD))
+#define IS_LEFT (IS(STARTING) | IS(RUNNING) | IS(PAUSED) | IS(OUTGOING) | IS(OUTGOING_HELD))
 #define IS_COPY (IS(INCOMING) | IS(COMPLETE))
 #define IS_SOURCE (IS(OUTGOING) | IS(OUTGOING_HELD))
 
@@ -137,9 +138,20 @@ static unsigned reconcile__age(const struct reconcile_input *in)
 	return in->actual_generation < in->goal->generation ? AGE_OLDER : AGE_NEWER;
 }
 
+bool reconcile_is_fenced(const struct reconcile_input *in)
+{
+	const Gantry__HaPolicy *policy = in->goal != NULL ? in->goal->policy : NULL;
+
+	if (!in->fenced || in->goal == NULL || !in->goal->ha)
+		return false;
+	/* What runs is left, by its leases. Nothing new begins: those may be another host's by now. */
+	return in->guarded || policy == NULL || policy->isolation != GANTRY__ISOLATION__ISOLATION_LEAVE ||
+	       !((1u << in->actual) & IS_LEFT);
+}
+
 static unsigned reconcile__ban(const struct reconcile_input *in)
 {
-	if (in->fenced && in->goal != NULL && in->goal->ha)
+	if (reconcile_is_fenced(in))
 		return BAN_FENCED;
 	return in->failed_this_generation && !MUTANT(generation_not_checked) ? BAN_FAILED : BAN_NONE;
 }

@@ -36,8 +36,11 @@ struct reconcile_input {
 	enum actual_state actual;
 	uint64_t actual_generation;  /* of the QEMU that is here */
 	bool fenced;		     /* self-fence: no quorum for too long */
+	bool guarded;		     /* a watchdog resets this host when it is fenced: no domain can be left to run */
 	bool failed_this_generation; /* a start of this very generation failed or ended: wait for a new one */
 };
+/* The self-fence ends HA domains, but for those whose policy is to be left when the host is isolated. */
+bool reconcile_is_fenced(const struct reconcile_input *in);
 /* reason: for people and logs, static. */
 struct reconcile_decision {
 	enum reconcile_op op;

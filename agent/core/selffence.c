@@ -6,10 +6,13 @@
  *   L  5500      that heartbeat has reached the agent (SELFFENCE_HEARTBEAT_MS): the countdown begins
  *   L  25500     SELFFENCE_KILL_MS later HA domains are killed
  *   L  27500     the last write of a killed QEMU has reached the storage or never will (SELFFENCE_KILL_TAKES_MS)
- *   O  30000     a proof by time alone may count (SELFFENCE_OTHERS_WAIT_MS)
+ *   L  25500     a watchdog was fed for the last time, at the latest; by an agent that hung, earlier
+ *   L  35500     it resets the host (SELFFENCE_WATCHDOG_MS)
+ *   L  37500     at the worst (SELFFENCE_WATCHDOG_LATE_MS)
+ *   O  45000     a proof by time alone may count, for a host with a watchdog (SELFFENCE_OTHERS_WAIT_MS)
  *
  * The countdown is kept over a restart of the agent by the daemon, so that a crash in its middle does not begin it
- * anew. It stands still while no clusterd is connected (selffence_clusterd). */
+ * anew. It stands still while no clusterd is connected, but not on a host with a watchdog (selffence_clusterd). */
 #include "agent/core/selffence.h"
 
 #include "lib/mutant.h"
@@ -19,8 +22,15 @@ void selffence_init(struct selffence *sf, uint64_t now_ms)
 	*sf = (struct selffence){.last_quorate_ms = now_ms};
 }
 
+void selffence_be_strict(struct selffence *sf)
+{
+	sf->strict = true;
+}
+
 void selffence_clusterd(struct selffence *sf, bool present, uint64_t now_ms)
 {
+	if (sf->strict)
+		return;
 	if (!present && !sf->blind)
 		sf->blind_since_ms = now_ms;
 	if (present && sf->blind && now_ms > sf->blind_since_ms)

@@ -9,6 +9,7 @@
 #include "agent/daemon/domain_start.h"
 #include "agent/daemon/goals_note.h"
 #include "agent/daemon/host_info.h"
+#include "agent/daemon/host_watchdog.h"
 #include "agent/daemon/migration_host.h"
 #include "agent/daemon/reporter.h"
 #include "agent/daemon/volume_task.h"
@@ -77,7 +78,7 @@ static void agent_pass__without_goals(struct domain *d)
 
 	if (d->actual == ACTUAL_ENDED)
 		domain_end_clean(d);
-	else if (d->agent->fenced && d->ha && process)
+	else if (d->agent->fenced && d->ha && (!d->left || d->agent->selffence.strict) && process)
 		domain_end_begin(d, END_CRASHED, "self-fence: no quorum since before the agent's restart");
 }
 
@@ -93,13 +94,14 @@ static void agent_pass__domain(struct domain *d)
 		return;
 	}
 	if (goal != NULL && goal->generation == d->generation && d->actual != ACTUAL_ABSENT)
-		d->ha = goal->ha;
+		domain_run_take_policy(d, goal);
 	struct reconcile_input in = {
 	    .goal = goal,
 	    .migration = migration,
 	    .actual = d->actual,
 	    .actual_generation = d->generation,
 	    .fenced = a->fenced,
+	    .guarded = a->selffence.strict,
 	};
 	if (domain_fate_image_lost(&in, goal != NULL && d->ended_generation == goal->generation))
 		domain_end_record(d, goal->generation, GANTRY__DOMAIN_STATE__DOMAIN_STATE_CRASHED,
@@ -162,6 +164,7 @@ static void agent_pass__fence(struct agent *a)
 void agent_pass(struct agent *a)
 {
 	agent_pass__fence(a);
+	host_watchdog_update(a);
 	host_info_probe(a);
 	agent_clients_listen_remote(a);
 	agent_pass__goals_known(a);

@@ -86,6 +86,8 @@ static void agent__free_domain(struct domain *d)
 	free(d->trouble);
 	free(d->end_reason);
 	free(d->ended_reason);
+	free(d->ready_trouble);
+	free(d->io_error);
 	strv_free(d->taps);
 	if (d->spec != NULL)
 		gantry__domain_spec__free_unpacked(d->spec, NULL);

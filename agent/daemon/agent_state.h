@@ -11,6 +11,7 @@
 #include <uv.h>
 
 #include "agent/core/domain_fate.h"
+#include "agent/core/guest_watch.h"
 #include "agent/core/reconcile.h"
 #include "agent/core/selffence.h"
 #include "hypervisor/accel.h"
@@ -27,7 +28,9 @@ struct agent;
 struct client;
 struct console;
 struct goals_writer;
+struct guest_agent;
 struct migration;
+struct port_probe;
 struct reporter;
 struct volume_task;
 
@@ -38,6 +41,7 @@ struct domain {
 	Gantry__DomainSpec *spec; /* of the QEMU that is here; NULL before the first */
 	uint64_t generation;	  /* of that QEMU */
 	bool ha;
+	bool left; /* not ended by the self-fence of a host without a watchdog */
 	bool adopted;	/* found by this agent, not started by it; its leases are not ours yet */
 	bool cut_short; /* adopted in the middle of its start */
 	enum actual_state actual;
@@ -59,6 +63,20 @@ struct domain {
 	char *vnc;
 	char *trouble; /* for people: why it is not as it shall be, yet; NULL none */
 
+	/* domain_ready.h, guest_agent.h */
+	struct guest_agent *guest_agent;
+	struct guest_watch guest_watch;
+	struct port_probe *probe;
+	bool ready;
+	char *ready_trouble;
+	uint64_t run_at_ms, probe_at_ms; /* monotonic; the first look at which it ran */
+
+	/* domain_io.h */
+	char *io_error; /* NULL: none */
+	int io_disk;	/* index in the spec, -1: not known */
+	uint64_t io_again_ms, io_steady_ms;
+
+	bool hung; /* it is ended for that */
 	bool stop_asked, guest_shutdown, guest_reboot, guest_panicked;
 	enum domain_end end;
 	char *end_reason;
@@ -71,7 +89,14 @@ struct domain {
 	uint64_t ended_generation;
 	Gantry__DomainState ended_state;
 	char *ended_reason;
-	bool ended_guest_shutdown, ended_guest_reboot;
+	bool ended_guest_shutdown, ended_guest_reboot, ended_hung;
+};
+
+struct host_watchdog {
+	int fd;	     /* -1: not open */
+	bool wanted; /* a quorum was seen, or an older agent armed it */
+	bool trouble_told;
+	uint64_t at_ms; /* of the last feed or try */
 };
 
 struct agent {
@@ -94,6 +119,7 @@ struct agent {
 	uint64_t known_epoch, known_index;
 	struct selffence selffence;
 	bool fenced;
+	struct host_watchdog watchdog;
 
 	struct domain *domains;
 	struct migration *migrations;

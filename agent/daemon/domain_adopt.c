@@ -13,6 +13,7 @@
 
 #include "agent/daemon/console.h"
 #include "agent/daemon/domain_end.h"
+#include "agent/daemon/domain_io.h"
 #include "agent/daemon/domain_note.h"
 #include "agent/daemon/domain_run.h"
 #include "agent/daemon/ended_note.h"
@@ -100,6 +101,7 @@ static void domain_adopt__one(struct agent *a, const char *uuid, unsigned *found
 	d->spec = TAKE_PTR(note.spec);
 	d->generation = note.generation;
 	d->ha = note.ha;
+	d->left = note.left;
 	d->job_id = note.job_id;
 	d->running_since_ms = note.running_since_ms;
 	d->taps = TAKE_PTR(note.taps);
@@ -162,10 +164,14 @@ static void domain_adopt__status_is(void *data, int rc, json_t *ret, const struc
 		d->actual = running ? ACTUAL_OUTGOING : ACTUAL_OUTGOING_HELD;
 	else if (running)
 		d->actual = ACTUAL_RUNNING;
+	else if (strcmp(status, "watchdog") == 0)
+		domain_end_hung(d, DOMAIN_END_WATCHDOG_FIRED);
 	else if (d->cut_short)
 		domain_end_begin(d, END_RETRY, "the start was cut short by the end of the agent");
 	else
 		d->actual = ACTUAL_PAUSED;
+	if (strcmp(status, "io-error") == 0)
+		domain_io_error_found(d);
 }
 
 void domain_adopt_ready(struct domain *d)

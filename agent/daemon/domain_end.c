@@ -7,7 +7,9 @@
 #include <sys/wait.h>
 
 #include "agent/daemon/console.h"
+#include "agent/daemon/domain_io.h"
 #include "agent/daemon/domain_note.h"
+#include "agent/daemon/domain_ready.h"
 #include "agent/daemon/domain_start.h"
 #include "agent/daemon/ended_note.h"
 #include "agent/daemon/migration_host.h"
@@ -33,6 +35,7 @@ void domain_end_record(struct domain *d, uint64_t generation, Gantry__DomainStat
 	d->ended_state = state;
 	d->ended_guest_shutdown = d->guest_shutdown;
 	d->ended_guest_reboot = d->guest_reboot;
+	d->ended_hung = d->hung;
 	agent_set_text(&d->ended_reason, reason);
 }
 
@@ -51,6 +54,12 @@ void domain_end_begin(struct domain *d, enum domain_end end, const char *reason)
 	if (d->qemu != NULL && !d->qemu_dead)
 		qemu_process_kill(d->qemu, SIGKILL);
 	agent_wake(d->agent);
+}
+
+void domain_end_hung(struct domain *d, const char *reason)
+{
+	d->hung = d->end == END_NONE && d->actual != ACTUAL_ABSENT;
+	domain_end_begin(d, END_CRASHED, reason);
 }
 
 void domain_end_quit(struct domain *d, const char *reason)
@@ -168,7 +177,8 @@ static void domain_end__finish(struct domain *d)
 	d->end = END_NONE;
 	agent_set_text(&d->end_reason, NULL);
 	agent_set_text(&d->vnc, NULL);
-	d->guest_shutdown = d->guest_reboot = d->guest_panicked = d->stop_asked = false;
+	domain_io_forget(d);
+	d->guest_shutdown = d->guest_reboot = d->guest_panicked = d->stop_asked = d->hung = false;
 	d->adopted = d->cut_short = d->copy = d->activating = d->settling = d->leases_handed = false;
 	d->powerdown_at_ms = d->quit_at_ms = d->cont_at_ms = d->lease_retry_ms = d->status_at_ms = 0;
 	d->running_since_ms = d->job_id = 0;
@@ -196,6 +206,7 @@ void domain_end_clean(struct domain *d)
 	why = goal == NULL ? str_dup("the domain is no longer on this host")
 			   : str_printf("the domain ended: %s", d->end_reason);
 	console_detach(d, why);
+	domain_ready_forget(d);
 	if (d->leases == NULL) {
 		domain_end__finish(d);
 		return;

@@ -7,6 +7,9 @@
 
 /* Kills what is here; the first reason given stays. Idempotent. */
 void domain_end_begin(struct domain *d, enum domain_end end, const char *reason);
+/* The guest hangs: crashed, and said so. */
+void domain_end_hung(struct domain *d, const char *reason);
+#define DOMAIN_END_WATCHDOG_FIRED "hung: its watchdog fired"
 /* For `destroy`: QEMU may write its caches out, for DESTROY_QUIT_MS at most. */
 void domain_end_quit(struct domain *d, const char *reason);
 /* The process has ended by itself or by us. exit_status and log_tail as in qemu_process.h. */

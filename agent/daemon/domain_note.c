@@ -60,9 +60,9 @@ int domain_note_write(struct domain *d, enum note_stage stage, struct err *err)
 
 	for (char **t = d->taps; t != NULL && *t != NULL; t++)
 		json_array_append_new(taps, json_string(*t));
-	note = json_pack("{s:s, s:s, s:I, s:s, s:I, s:b, s:I, s:o, s:o}", "uuid", d->uuid, "name", d->name,
+	note = json_pack("{s:s, s:s, s:I, s:s, s:I, s:b, s:b, s:I, s:o, s:o}", "uuid", d->uuid, "name", d->name,
 			 "generation", (json_int_t)d->generation, "stage", stage_words[stage], "job",
-			 (json_int_t)d->job_id, "ha", d->ha, "running_since_ms", (json_int_t)d->running_since_ms,
+			 (json_int_t)d->job_id, "ha", d->ha, "left", d->left, "running_since_ms", (json_int_t)d->running_since_ms,
 			 "taps", taps, "spec", pbjson_from_message(&d->spec->base, false));
 	if (note == NULL)
 		return err_set(err, EINVAL, "domain '%s': its note cannot be put into JSON", d->name);
@@ -81,16 +81,17 @@ static int domain_note__parse(json_t *json, const char *path, struct domain_note
 	const char *stage;
 	json_error_t at;
 	size_t i;
-	int ha, rc;
+	int ha, left = 0, rc;
 
-	if (json_unpack_ex(json, &at, 0, "{s:I, s:s, s:I, s:b, s:I, s:o, s:o}", "generation", &generation, "stage",
-			   &stage, "job", &job, "ha", &ha, "running_since_ms", &since, "taps", &taps, "spec",
-			   &spec) != 0)
+	if (json_unpack_ex(json, &at, 0, "{s:I, s:s, s:I, s:b, s?b, s:I, s:o, s:o}", "generation", &generation, "stage",
+			   &stage, "job", &job, "ha", &ha, "left", &left, "running_since_ms", &since, "taps", &taps,
+			   "spec", &spec) != 0)
 		return err_set(err, EINVAL, "%s: %s", path, at.text);
 	note->generation = (uint64_t)generation;
 	note->job_id = (uint64_t)job;
 	note->running_since_ms = (uint64_t)since;
 	note->ha = ha;
+	note->left = left;
 	for (i = 0; i < ARRAY_SIZE(stage_words); i++)
 		if (strcmp(stage, stage_words[i]) == 0)
 			break;

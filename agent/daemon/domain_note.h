@@ -10,7 +10,7 @@ struct domain_note {
 	uint64_t generation;
 	enum note_stage stage;
 	uint64_t job_id;
-	bool ha;
+	bool ha, left;
 	uint64_t running_since_ms;
 	char **taps;
 };

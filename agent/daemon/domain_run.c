@@ -9,8 +9,11 @@
 #include "agent/daemon/console.h"
 #include "agent/daemon/domain_adopt.h"
 #include "agent/daemon/domain_end.h"
+#include "agent/daemon/domain_io.h"
 #include "agent/daemon/domain_note.h"
+#include "agent/daemon/domain_ready.h"
 #include "agent/daemon/domain_start.h"
+#include "agent/daemon/guest_agent.h"
 #include "agent/daemon/migration_host.h"
 #include "hypervisor/qmp.h"
 #include "lib/buf.h"
@@ -33,8 +36,7 @@ static bool domain_run__goal_paused(const struct domain *d)
 	return goal != NULL && goal->goal == GANTRY__DOMAIN_GOAL_STATE__DOMAIN_GOAL_PAUSED;
 }
 
-/* One QMP command whose answer comes to cb with the domain; while it is under way nothing else is begun. */
-static int domain_run__qmp(struct domain *d, const char *command, json_t *args, qmp_reply_cb cb)
+int domain_run_qmp(struct domain *d, const char *command, json_t *args, qmp_reply_cb cb)
 {
 	struct qmp *qmp = d->qemu != NULL && !d->qemu_dead ? qemu_process_qmp(d->qemu) : NULL;
 	int rc;
@@ -66,6 +68,18 @@ static void domain_run__note(struct domain *d, enum note_stage stage)
 		log_error("domain %s: its note could not be written: %s", d->name, err.text);
 }
 
+void domain_run_take_policy(struct domain *d, const Gantry__DomainGoal *goal)
+{
+	bool left = goal->policy != NULL && goal->policy->isolation == GANTRY__ISOLATION__ISOLATION_LEAVE;
+
+	if (d->ha == goal->ha && d->left == left)
+		return;
+	d->ha = goal->ha;
+	d->left = left;
+	if (d->actual == ACTUAL_RUNNING || d->actual == ACTUAL_PAUSED)
+		domain_run__note(d, NOTE_RUNNING);
+}
+
 static uint64_t domain_run__wall_ms(void)
 {
 	struct timespec ts;
@@ -93,7 +107,7 @@ static void domain_run__ask_vnc(struct domain *d)
 {
 	for (size_t i = 0; i < d->spec->n_displays; i++)
 		if (d->spec->displays[i]->vnc) {
-			domain_run__qmp(d, "query-vnc", NULL, domain_run__vnc_is);
+			domain_run_qmp(d, "query-vnc", NULL, domain_run__vnc_is);
 			return;
 		}
 }
@@ -112,7 +126,7 @@ static void domain_run__set_passwords(struct domain *d)
 	for (size_t i = 0; i < d->spec->n_displays; i++) {
 		const Gantry__Display *display = d->spec->displays[i];
 		if (display->vnc && display->vnc_password[0] != '\0')
-			domain_run__qmp(d, "set_password",
+			domain_run_qmp(d, "set_password",
 					json_pack("{s:s, s:s}", "protocol", "vnc", "password", display->vnc_password),
 					domain_run__password_set);
 	}
@@ -155,7 +169,7 @@ void domain_run_first(struct domain *d)
 		domain_run__note(d, NOTE_RUNNING);
 		domain_run__ask_vnc(d);
 		agent_wake(d->agent);
-	} else if (domain_run__qmp(d, "cont", NULL, domain_run__first_done) < 0) {
+	} else if (domain_run_qmp(d, "cont", NULL, domain_run__first_done) < 0) {
 		domain_end_begin(d, END_FAILED, "QEMU cannot be told to run");
 	}
 }
@@ -177,7 +191,7 @@ void domain_run_pause(struct domain *d)
 {
 	if (d->not_before_ms > agent_now_ms(d->agent))
 		return;
-	if (domain_run__qmp(d, "stop", NULL, domain_run__paused) == 0)
+	if (domain_run_qmp(d, "stop", NULL, domain_run__paused) == 0)
 		d->actual = ACTUAL_STARTING;
 }
 
@@ -200,11 +214,15 @@ void domain_run_unpause(struct domain *d)
 	uint64_t now = agent_now_ms(d->agent);
 
 	/* A guest that has just ended its work is stopped by QEMU for a moment before the process ends. */
-	if (d->guest_shutdown || d->guest_panicked || (d->cont_at_ms != 0 && now - d->cont_at_ms < CONT_EVERY_MS))
+	if (d->guest_shutdown || d->guest_panicked || (d->cont_at_ms != 0 && now - d->cont_at_ms < CONT_EVERY_MS) ||
+	    !domain_io_may_go_on(d))
 		return;
 	d->cont_at_ms = now;
-	if (domain_run__qmp(d, "cont", NULL, domain_run__unpaused) == 0)
-		d->actual = ACTUAL_STARTING;
+	if (domain_run_qmp(d, "cont", NULL, domain_run__unpaused) < 0)
+		return;
+	d->actual = ACTUAL_STARTING;
+	if (d->io_error != NULL)
+		domain_io_goes_on(d);
 }
 
 static void domain_run__minor_done(void *data, int rc, json_t *ret, const struct err *err)
@@ -224,7 +242,7 @@ void domain_run_shutdown(struct domain *d)
 	if (d->powerdown_at_ms != 0 && now - d->powerdown_at_ms < POWERDOWN_EVERY_MS)
 		return;
 	d->powerdown_at_ms = now;
-	domain_run__qmp(d, "system_powerdown", NULL, domain_run__minor_done);
+	domain_run_qmp(d, "system_powerdown", NULL, domain_run__minor_done);
 }
 
 /* ---- the destination after COMMIT ---- */
@@ -259,7 +277,7 @@ static void domain_run__activated(void *data, int rc, json_t *ret, const struct 
 	domain_run__note(d, NOTE_RUNNING);
 	/* The switches on the way learn the guest's new place; QEMU's own rounds began before the tap was the guest's.
 	 */
-	domain_run__qmp(d, "announce-self",
+	domain_run_qmp(d, "announce-self",
 			json_pack("{s:i, s:i, s:i, s:i}", "initial", 50, "max", 550, "rounds", 5, "step", 100),
 			domain_run__minor_done);
 	domain_run__ask_vnc(d);
@@ -286,14 +304,13 @@ static void domain_run__activate_leased(void *data, int rc, const struct err *er
 		domain_run__note(d, NOTE_RUNNING);
 		migration_host_activated(d);
 		console_attach(d, false);
-	} else if (domain_run__qmp(d, "cont", NULL, domain_run__activated) < 0) {
+	} else if (domain_run_qmp(d, "cont", NULL, domain_run__activated) < 0) {
 		domain_end_begin(d, END_CRASHED, "QEMU cannot be told to go on after the commit");
 	}
 }
 
 void domain_run_activate(struct domain *d)
 {
-	const Gantry__DomainGoal *goal = agent_goal(d->agent, d->uuid);
 	uint64_t now = agent_now_ms(d->agent);
 	struct err err;
 	int rc;
@@ -304,7 +321,6 @@ void domain_run_activate(struct domain *d)
 		d->retry_until_ms = now + ACTIVATE_RETRY_MS;
 	fault_point("migrate.destination.activation");
 	d->activating = true;
-	d->ha = goal->ha;
 	d->actual = ACTUAL_STARTING;
 	/* Waits for a session after a restart of the agent; the QEMU itself waits paused. */
 	if (qemu_process_qmp(d->qemu) == NULL)
@@ -402,7 +418,7 @@ void domain_run_settled(struct domain *d, int rc, const struct err *err)
 	agent_set_text(&d->trouble, NULL);
 	domain_run__note(d, NOTE_RUNNING);
 	d->actual = ACTUAL_PAUSED;
-	domain_run__qmp(d, "query-status", NULL, domain_run__status_is);
+	domain_run_qmp(d, "query-status", NULL, domain_run__status_is);
 	log_notice("domain %s: the migration was aborted, the guest stays here", d->name);
 }
 
@@ -427,7 +443,9 @@ static void domain_run__status_is(void *data, int rc, json_t *ret, const struct 
 		if (running)
 			agent_set_text(&d->trouble, NULL);
 		else if (strcmp(status, "io-error") == 0)
-			agent_set_text(&d->trouble, "QEMU paused the guest: an error of its storage");
+			domain_io_error_found(d);
+		else if (strcmp(status, "watchdog") == 0)
+			domain_end_hung(d, DOMAIN_END_WATCHDOG_FIRED);
 	}
 }
 
@@ -464,7 +482,7 @@ static void domain_run__on_resume(struct domain *d)
 	case RESUME_STOP:
 		/* QEMU gave the migration up and went on by itself. */
 		log_error("domain %s: QEMU resumed an undecided source: stopped again", d->name);
-		domain_run__qmp(d, "stop", NULL, domain_run__restop);
+		domain_run_qmp(d, "stop", NULL, domain_run__restop);
 		return;
 	}
 }
@@ -484,7 +502,13 @@ static void domain_run__on_event(void *data, struct qemu_process *qp, const char
 	else if (strcmp(event, "RESUME") == 0)
 		domain_run__on_resume(d);
 	else if (strcmp(event, "BLOCK_IO_ERROR") == 0)
-		d->status_at_ms = 0;
+		domain_io_error_event(d, event_data);
+	else if (strcmp(event, "WATCHDOG") == 0)
+		domain_end_hung(d, DOMAIN_END_WATCHDOG_FIRED);
+	else if (strcmp(event, "RESET") == 0)
+		guest_watch_reset(&d->guest_watch);
+	else if (strcmp(event, "VSERPORT_CHANGE") == 0)
+		guest_agent_port_event(d, event_data);
 	migration_host_qemu_event(d, event, event_data);
 	agent_wake(d->agent);
 }
@@ -502,6 +526,8 @@ static void domain_run__on_ready(void *data, struct qemu_process *qp)
 		domain_start_ready(d);
 	else
 		d->status_at_ms = 0;
+	if (!first)
+		guest_agent_ask_port(d);
 	agent_wake(d->agent);
 }
 
@@ -556,8 +582,12 @@ void domain_run_tend(struct domain *d)
 	struct err err;
 	int rc;
 
+	if (d->actual == ACTUAL_RUNNING || d->actual == ACTUAL_PAUSED || d->actual == ACTUAL_OUTGOING ||
+	    d->actual == ACTUAL_OUTGOING_HELD)
+		domain_ready_tend(d, goal);
 	if (d->actual != ACTUAL_RUNNING && d->actual != ACTUAL_PAUSED)
 		return;
+	domain_io_tend(d);
 	if (d->leases == NULL && !d->leases_asked && d->adopted && goal != NULL && goal->generation == d->generation &&
 	    now >= d->lease_retry_ms) {
 		rc = domain_start_leases(d, domain_run__reowned, &err);
@@ -568,6 +598,6 @@ void domain_run_tend(struct domain *d)
 	}
 	if (now - d->status_at_ms >= STATUS_EVERY_MS && d->pending == 0) {
 		d->status_at_ms = now;
-		domain_run__qmp(d, "query-status", NULL, domain_run__status_is);
+		domain_run_qmp(d, "query-status", NULL, domain_run__status_is);
 	}
 }

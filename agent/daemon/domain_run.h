@@ -6,10 +6,15 @@
 
 extern const struct qemu_process_callbacks domain_run_callbacks;
 
+/* One QMP command whose answer comes to cb with the domain, whose `pending` cb takes back; meanwhile nothing else is begun. args: stolen.
+ * -ENOTCONN while QEMU is not there or does not answer. */
+int domain_run_qmp(struct domain *d, const char *command, json_t *args, qmp_reply_cb cb);
+/* HA and isolation, noted for a new agent that has no goals yet. */
+void domain_run_take_policy(struct domain *d, const Gantry__DomainGoal *goal);
 /* The first `cont` of a start (or none, if it shall be paused). */
 void domain_run_first(struct domain *d);
 void domain_run_pause(struct domain *d);
-/* Throttled: a guest that QEMU stops again and again (storage errors) is continued once a second. */
+/* Throttled: once a second; after an error of its storage as domain_io.h has it. */
 void domain_run_unpause(struct domain *d);
 /* ACPI power button; repeated every POWERDOWN_EVERY_MS while it is asked for. */
 void domain_run_shutdown(struct domain *d);

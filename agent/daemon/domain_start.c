@@ -305,7 +305,7 @@ void domain_start(struct domain *d, const Gantry__DomainGoal *goal)
 		d->tries = 0;
 	}
 	domain_start__set(d, goal->spec, goal->generation, false);
-	d->ha = goal->ha;
+	domain_run_take_policy(d, goal);
 	d->job_id = 0;
 	log_notice("domain %s: start of generation %" PRIu64, d->name, d->generation);
 	domain_start__begin(d);

@@ -19,8 +19,9 @@
 int ended_note_write(const struct domain *d, uint64_t generation, Gantry__DomainState state, const char *reason, struct err *err)
 {
 	_cleanup_free_ char *path = str_printf(PATH_ENDED "/%s", d->uuid), *text = NULL;
-	json_t *note = json_pack("{s:s, s:I, s:i, s:s, s:b, s:b}", "name", d->name, "generation", (json_int_t)generation, "state", (int)state,
-				 "reason", reason, "guest_shutdown", d->guest_shutdown, "guest_reboot", d->guest_reboot);
+	json_t *note = json_pack("{s:s, s:I, s:i, s:s, s:b, s:b, s:b}", "name", d->name, "generation", (json_int_t)generation, "state", (int)state,
+				 "reason", reason, "guest_shutdown", d->guest_shutdown, "guest_reboot", d->guest_reboot, "hung",
+				 d->hung);
 
 	text = note != NULL ? json_dumps(note, JSON_COMPACT) : NULL;
 	json_decref(note);
@@ -35,7 +36,7 @@ static int ended_note__read(struct agent *a, const char *uuid, struct err *err)
 	struct buf text = {0};
 	const char *name, *reason;
 	json_int_t generation;
-	int state, shutdown, reboot, rc;
+	int state, shutdown, reboot, hung = 0, rc;
 	struct domain *d;
 	json_error_t at;
 
@@ -45,8 +46,8 @@ static int ended_note__read(struct agent *a, const char *uuid, struct err *err)
 	json_t *json = json_loadb((char *)text.data, text.len, 0, &at);
 	buf_free(&text);
 	if (json == NULL ||
-	    json_unpack_ex(json, &at, 0, "{s:s, s:I, s:i, s:s, s:b, s:b}", "name", &name, "generation", &generation, "state", &state,
-			   "reason", &reason, "guest_shutdown", &shutdown, "guest_reboot", &reboot) != 0) {
+	    json_unpack_ex(json, &at, 0, "{s:s, s:I, s:i, s:s, s:b, s:b, s?b}", "name", &name, "generation", &generation, "state", &state,
+			   "reason", &reason, "guest_shutdown", &shutdown, "guest_reboot", &reboot, "hung", &hung) != 0) {
 		json_decref(json);
 		return err_set(err, EINVAL, "%s: %s", path, at.text);
 	}
@@ -56,6 +57,7 @@ static int ended_note__read(struct agent *a, const char *uuid, struct err *err)
 		d->ended_state = (Gantry__DomainState)state;
 		d->ended_guest_shutdown = shutdown;
 		d->ended_guest_reboot = reboot;
+		d->ended_hung = hung;
 		agent_set_text(&d->ended_reason, reason);
 	}
 	json_decref(json);

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/daemon/host_watchdog.h"
 #include "lib/log.h"
 #include "proto/pb.h"
 
@@ -56,6 +57,19 @@ uint64_t host_info_memory_free(const struct agent *a)
 	return total > used ? total - used : 0;
 }
 
+/* QEMUs that the goals in force do not own and no migration explains. Without goals nobody owns any: what is not known is not clean. */
+static uint32_t host_info__leftovers(const struct agent *a)
+{
+	uint32_t n = 0;
+
+	for (const struct domain *d = a->domains; d != NULL; d = d->next) {
+		const Gantry__DomainGoal *goal = agent_goal(a, d->uuid);
+		bool owned = goal != NULL && goal->generation == d->generation;
+		n += d->qemu != NULL && !owned && agent_migration_goal(a, d->uuid) == NULL;
+	}
+	return n;
+}
+
 Gantry__Host *host_info_message(const struct agent *a)
 {
 	Gantry__Host *host = PB_NEW(Gantry__Host, gantry__host__init);
@@ -64,6 +78,8 @@ Gantry__Host *host_info_message(const struct agent *a)
 	pb_set_string(&host->address, a->conf.address);
 	pb_set_string(&host->agent_version, GANTRY_VERSION);
 	pb_set_string(&host->default_bridge, a->conf.bridge);
+	pb_set_string(&host->watchdog, host_watchdog_guard(a));
+	host->leftovers = host_info__leftovers(a);
 	host->memory_bytes = host_info_memory(a);
 	host->cpus = a->conf.cpus != 0 ? a->conf.cpus : (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
 	host->agent_connected = true;

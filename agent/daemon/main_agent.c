@@ -13,6 +13,7 @@
 #include "agent/daemon/agent_state.h"
 #include "agent/daemon/domain_adopt.h"
 #include "agent/daemon/goals_note.h"
+#include "agent/daemon/host_watchdog.h"
 #include "agent/daemon/reporter.h"
 #include "lib/atomic_file.h"
 #include "lib/buf.h"
@@ -96,6 +97,7 @@ static void main__on_signal(uv_signal_t *signal, int number)
 	log_notice("signal %d: the agent ends, the domains go on", number);
 	sd_notify(0, "STOPPING=1");
 	a->stopping = true;
+	host_watchdog_leave(a);
 	agent_clients_close(a);
 	uv_timer_start(&a->tick, main__on_deadline, a->n_clients > 0 ? STOP_TAKES_MS : 0, 0);
 }
@@ -147,7 +149,10 @@ static int main__prepare(struct agent *a, const char *config, struct err *err)
 	uv_timer_init(a->loop, &a->tick);
 	a->tick.data = a;
 	/* Two agents would fight for every QEMU: the socket is taken before anything is touched. */
-	return agent_clients_listen(a, err);
+	rc = agent_clients_listen(a, err);
+	if (rc == 0)
+		host_watchdog_init(a);
+	return rc;
 }
 
 int main(int argc, char **argv)

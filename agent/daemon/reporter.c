@@ -8,6 +8,7 @@
 
 #include "agent/core/domain_word.h"
 #include "agent/daemon/agent_clients.h"
+#include "agent/daemon/domain_ready.h"
 #include "agent/daemon/host_info.h"
 #include "agent/daemon/migration_host.h"
 #include "agent/daemon/volume_task.h"
@@ -64,12 +65,19 @@ static uint64_t reporter__cpu_time_ns(pid_t pid)
 	return (user + system) * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
+/* A guest that was let go on after an error of its storage is believed when it has run for a while (domain_io.h). */
+static enum actual_state reporter__actual(const struct domain *d)
+{
+	return d->io_error != NULL && (d->actual == ACTUAL_RUNNING || d->actual == ACTUAL_STARTING) ? ACTUAL_PAUSED
+												     : d->actual;
+}
+
 static Gantry__DomainReport *reporter__domain(const struct domain *d, const Gantry__DomainGoal *goal, bool changing)
 {
 	Gantry__DomainReport *r = PB_NEW(Gantry__DomainReport, gantry__domain_report__init);
 	struct domain_word word = domain_word(&(struct domain_facts){
 	    .goal = goal,
-	    .actual = d->actual,
+	    .actual = reporter__actual(d),
 	    .generation = d->generation,
 	    .end = d->end,
 	    .has_run = d->running_since_ms != 0,
@@ -84,15 +92,21 @@ static Gantry__DomainReport *reporter__domain(const struct domain *d, const Gant
 		pb_set_string(&r->reason, d->ended_reason);
 		r->guest_shutdown = d->ended_guest_shutdown;
 		r->guest_reboot = d->ended_guest_reboot;
+		r->hung = d->ended_hung;
 		return r;
 	}
 	if (word.of == WORD_OF_OLDER)
 		pb_set_string(&r->reason, "an older QEMU of the domain is being ended");
+	else if (d->io_error != NULL)
+		pb_set_string(&r->reason, d->io_error);
 	else if (d->trouble != NULL)
 		pb_set_string(&r->reason, d->trouble);
+	else if (domain_ready_reason(d) != NULL)
+		pb_set_string(&r->reason, domain_ready_reason(d));
 	if (d->qemu != NULL && !d->qemu_dead && d->generation == goal->generation) {
 		r->pid = qemu_process_pid(d->qemu);
 		r->running_since_ms = d->running_since_ms;
+		r->ready = d->ready;
 		const char *accel;
 		if (agent_accel_for(d->agent, d->spec, &accel, NULL) == 0)
 			pb_set_string(&r->accel, accel);

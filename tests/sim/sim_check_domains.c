@@ -8,8 +8,10 @@
 
 #define HEALTHY_US (15 * SECOND)
 #define STORM_US (60 * SECOND)
-/* From the last word of a quorum that reached the agent to the moment from which others may act (agent/core/selffence.c). */
-#define SELFFENCE_US ((SELFFENCE_OTHERS_WAIT_MS - DEADLINE_HEARD_MS - SELFFENCE_HEARTBEAT_MS) * MS)
+/* From the last word of a quorum that reached the agent to the end of its HA domains (agent/core/selffence.c); hosts here have no
+ * watchdog. What a pass may be late is far below what a proof by time leaves. */
+#define SELFFENCE_LATE_MS 2500
+#define SELFFENCE_US ((SELFFENCE_KILL_MS + SELFFENCE_KILL_TAKES_MS + SELFFENCE_LATE_MS) * MS)
 #define LOOKS_US (2 * SECOND)
 
 struct check_domain {

@@ -48,6 +48,8 @@ static void test_least(void **state)
 	assert_string_equal(conf.uplink, "");
 	assert_string_equal(conf.accel, "auto");
 	assert_string_equal(conf.qemu_binary, "qemu-system-x86_64");
+	assert_string_equal(conf.watchdog, "");
+	assert_int_equal(conf.watchdog_timeout_s, 10);
 	assert_int_equal(conf.memory_reserve_mib, 512);
 	assert_int_equal(conf.memory_mib, 0);
 	hostconf_free(&conf);
@@ -60,7 +62,10 @@ static void test_all(void **state)
 	struct err err = {0};
 
 	assert_int_equal(read_text("# a comment\nname: \"h.b-1\"\naddress: fd00::7\nbridge: br7\nuplink: eth0\naccel: tcg\n"
-				   "memory_reserve_mib: 0\nmemory_mib: 2048\ncpus: 3\nqemu_binary: /opt/qemu\n", &conf, &err), 0);
+				   "memory_reserve_mib: 0\nmemory_mib: 2048\ncpus: 3\nqemu_binary: /opt/qemu\nwatchdog: /dev/watchdog1\n"
+				   "watchdog_timeout_s: 6\n", &conf, &err), 0);
+	assert_string_equal(conf.watchdog, "/dev/watchdog1");
+	assert_int_equal(conf.watchdog_timeout_s, 6);
 	assert_string_equal(conf.name, "h.b-1");
 	assert_int_equal(conf.memory_reserve_mib, 0); /* written, so not the default */
 	assert_int_equal(conf.memory_mib, 2048);
@@ -86,6 +91,9 @@ static void test_errors_name_the_line(void **state)
 		{"address: 10.0.0.1\nname: a b\n", "line 2: name: 'a b' is not 1 to 63 letters"},
 		{"name: a\naccel: xen\naddress: 10.0.0.1\n", "line 2: accel: 'xen' is not auto, kvm or tcg"},
 		{"name: a\naddress: 10.0.0.1\nbridge: abridgenamethatistoolong\n", "line 3: bridge: "},
+		{"name: a\naddress: 10.0.0.1\nwatchdog: softdog\n", "line 3: watchdog: 'softdog' is not the absolute path"},
+		{"name: a\naddress: 10.0.0.1\nwatchdog_timeout_s: 11\n", "line 3: watchdog_timeout_s: '11' is not 2 to 10 seconds"},
+		{"name: a\naddress: 10.0.0.1\nwatchdog_timeout_s: 0\n", "line 3: watchdog_timeout_s: '0' is not 2 to 10"},
 		{"name: \"a\naddress: 10.0.0.1\n", ""},
 	};
 
@@ -116,7 +124,7 @@ static void test_missing_and_huge(void **state)
 static void test_written_is_read(void **state)
 {
 	struct hostconf conf = {.name = "hostA", .address = "10.0.0.1", .uplink = "eth0", .memory_mib = 7,
-				.memory_reserve_mib = 100, .qemu_binary = "/odd \"path\"\\x\t"};
+				.memory_reserve_mib = 100, .qemu_binary = "/odd \"path\"\\x\t", .watchdog = "/dev/watchdog"};
 	struct hostconf back = {0};
 	struct err err = {0};
 
@@ -128,6 +136,8 @@ static void test_written_is_read(void **state)
 	assert_string_equal(back.bridge, "gbr0");
 	assert_string_equal(back.accel, "auto");
 	assert_string_equal(back.qemu_binary, conf.qemu_binary);
+	assert_string_equal(back.watchdog, "/dev/watchdog");
+	assert_int_equal(back.watchdog_timeout_s, 10);
 	assert_int_equal(back.memory_mib, 7);
 	assert_int_equal(back.memory_reserve_mib, 100);
 	hostconf_free(&back);

@@ -100,6 +100,10 @@ static void test_every_domain(void **state)
 	HAS(text, "-display none");
 	HAS(text, "\"pvpanic\"");
 	HAS(text, "virtio-balloon-pci");
+	HAS(text, "panic=shutdown,watchdog=pause");
+	HAS(text, "path=/run/g/u/agent.sock,server=on,wait=off");
+	HAS(text, "{\"driver\":\"virtserialport\",\"id\":\"agent\",\"bus\":\"serial.0\",\"chardev\":\"agent\",\"name\":\"org.qemu.guest_agent.0\"}");
+	HAS(text, "{\"driver\":\"i6300esb\",\"id\":\"watchdog\",\"bus\":\"pcie.0\",\"addr\":\"7.0\"}");
 	HAS_NOT(text, "-incoming");
 	HAS_NOT(text, "-vnc");
 	HAS_NOT(text, "VGA");
@@ -146,7 +150,7 @@ static void test_pv_disks(void **state)
 	HAS(text, "{\"driver\":\"host_device\",\"filename\":\"/dev/vg/lv\",\"node-name\":\"disk2-file\",\"read-only\":true");
 	/* The guest's order is that of the names: xvda1 comes first. */
 	HAS(text, "{\"id\":\"vdev-xvda1\",\"driver\":\"virtio-blk-pci\",\"bus\":\"pcie.0\",\"addr\":\"10.0\",\"drive\":\"disk1\",\"rerror\":\"stop\",\"werror\":\"stop\",");
-	HAS(text, "{\"id\":\"vdev-xvdb\",\"driver\":\"virtio-blk-pci\",\"bus\":\"pcie.0\",\"addr\":\"11.0\",\"drive\":\"disk0\",\"serial\"");
+	HAS(text, "{\"id\":\"vdev-xvdb\",\"driver\":\"virtio-blk-pci\",\"bus\":\"pcie.0\",\"addr\":\"11.0\",\"drive\":\"disk0\",\"rerror\":\"stop\",\"werror\":\"stop\",\"serial\"");
 	HAS(text, "{\"id\":\"vdev-sdc\",\"driver\":\"virtio-blk-pci\",\"bus\":\"pcie.0\",\"addr\":\"12.0\"");
 	HAS(text, "{\"id\":\"vdev-xvdd\",\"driver\":\"scsi-cd\",\"bus\":\"scsi.0\",\"scsi-id\":3,\"lun\":0,\"bootindex\":101}");
 	free(text);
@@ -175,7 +179,7 @@ static void test_hvm(void **state)
 	PB_APPEND(s, displays, display);
 	text = joined(s, &host);
 	HAS(text, "\"driver\":\"ide-hd\",\"bus\":\"ide.0\",\"unit\":0,\"drive\":\"disk0\"");
-	HAS(text, "\"driver\":\"ide-cd\",\"bus\":\"ide.2\",\"unit\":0,\"drive\":\"disk1\",\"bootindex\":1}");
+	HAS(text, "\"driver\":\"ide-cd\",\"bus\":\"ide.2\",\"unit\":0,\"drive\":\"disk1\",\"rerror\":\"stop\",\"werror\":\"stop\",\"bootindex\":1}");
 	HAS(text, "\"driver\":\"scsi-hd\"");
 	HAS(text, "\"driver\":\"virtio-blk-pci\"");
 	HAS(text, "{\"driver\":\"e1000e\",\"id\":\"nic0\",\"netdev\":\"net0\",\"mac\":\"00:16:3e:00:00:01\",\"bus\":\"pcie.0\",\"addr\":\"8.0\",\"bootindex\":101}");

@@ -18,6 +18,7 @@ struct scene {
 	enum actual_state actual;
 	int age;
 	bool ha, fenced, failed;
+	bool leave, guarded; /* the policy says so; the host has a watchdog */
 };
 
 static struct reconcile_decision decide(const struct scene *s)
@@ -25,6 +26,7 @@ static struct reconcile_decision decide(const struct scene *s)
 	Gantry__DomainGoal goal = GANTRY__DOMAIN_GOAL__INIT;
 	Gantry__MigrationGoal migration = GANTRY__MIGRATION_GOAL__INIT;
 	Gantry__Job job = GANTRY__JOB__INIT;
+	Gantry__HaPolicy policy = GANTRY__HA_POLICY__INIT;
 	static const Gantry__DomainGoalState states[] = {
 	    [G_RUN] = GANTRY__DOMAIN_GOAL_STATE__DOMAIN_GOAL_RUNNING,
 	    [G_PAUSE] = GANTRY__DOMAIN_GOAL_STATE__DOMAIN_GOAL_PAUSED,
@@ -36,6 +38,8 @@ static struct reconcile_decision decide(const struct scene *s)
 	goal.goal = states[s->goal];
 	goal.stop_how = s->goal == G_DESTROY ? (char *)"destroy" : (char *)"shutdown";
 	goal.ha = s->ha;
+	policy.isolation = s->leave ? GANTRY__ISOLATION__ISOLATION_LEAVE : GANTRY__ISOLATION__ISOLATION_STOP;
+	goal.policy = &policy;
 	job.state =
 	    s->migration == M_ENDED ? GANTRY__JOB_STATE__JOB_STATE_FAILED : GANTRY__JOB_STATE__JOB_STATE_RUNNING;
 	job.committed = s->migration == M_SOURCE_COMMITTED || s->migration == M_DEST_COMMITTED;
@@ -47,6 +51,7 @@ static struct reconcile_decision decide(const struct scene *s)
 	    .actual = s->actual,
 	    .actual_generation = (uint64_t)(7 + s->age),
 	    .fenced = s->fenced,
+	    .guarded = s->guarded,
 	    .failed_this_generation = s->failed,
 	});
 }
@@ -130,6 +135,12 @@ static const struct expectation expectations[] = {
     {"fenced HA ended", {G_RUN, M_NONE, ACTUAL_ENDED, SAME, true, true}, OP_CLEAN},
     {"fenced, not HA", {G_RUN, M_NONE, ACTUAL_RUNNING, SAME, false, true}, OP_NONE},
     {"fenced, not HA, absent", {G_RUN, M_NONE, ACTUAL_ABSENT, SAME, false, true}, OP_START},
+    {"fenced HA, left by its policy", {G_RUN, M_NONE, ACTUAL_RUNNING, SAME, true, true, .leave = true}, OP_NONE},
+    {"fenced HA, left by its policy, absent", {G_RUN, M_NONE, ACTUAL_ABSENT, SAME, true, true, .leave = true}, OP_NONE},
+    {"fenced HA, left by its policy, committed to here", {G_RUN, M_DEST_COMMITTED, ACTUAL_COMPLETE, SAME, true, true, .leave = true}, OP_KILL},
+    {"fenced HA, to be left, but a watchdog resets the host", {G_RUN, M_NONE, ACTUAL_RUNNING, SAME, true, true, .leave = true, .guarded = true},
+     OP_KILL},
+    {"watchdog, but not fenced", {G_RUN, M_NONE, ACTUAL_RUNNING, SAME, true, false, .guarded = true}, OP_NONE},
     {"fenced, undecided copy", {G_NONE, M_DEST, ACTUAL_COMPLETE, SAME, false, true}, OP_NONE},
 };
 
