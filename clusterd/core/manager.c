@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "lib/ha_defaults.h"
-
 #define PROPOSAL_PATIENCE_MS 10000    /* an unanswered proposal is made again */
 #define PENDING_KEPT_MS 600000
 #define REFUSED_PAUSE_MS 500
@@ -202,7 +200,7 @@ static void decide_job(struct manager *mgr, const struct model *m, const Gantry_
 
 /* ---- automatic action ------------------------------------------------------- */
 
-/* Off for a time only. By the leader's clock; one that was set back makes it no longer than the time that was asked for. */
+/* Off for a time only: by the leader's clock, or, should that be wrong, as long as was asked for since it leads. */
 static void decide_arming(struct manager *mgr, const struct model *m)
 {
 	const Gantry__HaState *ha = m->state->ha;
@@ -210,7 +208,7 @@ static void decide_arming(struct manager *mgr, const struct model *m)
 
 	if (!model__disarmed(m))
 		return;
-	if (mgr->wall_ms < ha->until_ms && mgr->now_ms - manager__since(mgr, "disarmed", "cluster", ha->until_ms) < HA_DISARM_MS_MAX)
+	if (mgr->wall_ms < ha->until_ms && mgr->now_ms - manager__since(mgr, "disarmed", "cluster", ha->until_ms) < ha->for_ms)
 		return;
 	if (!manager__may_propose(mgr, "arm", "cluster", ha->until_ms))
 		return;

@@ -120,7 +120,7 @@ int model__ha_arm(struct model_apply *a, const Gantry__CmdHaArm *c)
 	const char *name = a->s->cluster_name;
 	Gantry__HaState *ha;
 
-	if (!c->armed && (c->until_ms <= a->cmd->time_ms || c->until_ms > a->cmd->time_ms + HA_DISARM_MS_MAX))
+	if (!c->armed && (!c->for_ms || c->for_ms > HA_DISARM_MS_MAX))
 		return model__refuse(a, STATUS(BAD_DATA), "cluster '%s': HA is disarmed for at least a moment and at most %d hours", name, HA_DISARM_MS_MAX / 3600000);
 	if (c->armed && !model__disarmed(a->m))
 		return 0;
@@ -131,13 +131,14 @@ int model__ha_arm(struct model_apply *a, const Gantry__CmdHaArm *c)
 	/* Each until its agent says that it has seen the other word. */
 	for (size_t i = 0; i < a->s->n_hosts; i++)
 		a->s->hosts[i]->unguarded = true;
-	ha->until_ms = c->armed ? 0 : c->until_ms;
+	ha->until_ms = c->armed ? 0 : a->cmd->time_ms + c->for_ms;
+	ha->for_ms = c->armed ? 0 : c->for_ms;
 	pb_set_string(&ha->reason, c->armed ? "" : c->reason);
 	if (c->armed)
 		model__event(a, INFO, "cluster", name, "ha-armed", "automatic action is on again%s%s", *c->reason ? ": " : "", c->reason);
 	else
 		model__event(a, WARNING, "cluster", name, "ha-disarmed", "automatic action is off for %llu s: nothing is fenced, restarted or moved by itself%s%s",
-			     (unsigned long long)(c->until_ms - a->cmd->time_ms) / 1000, *c->reason ? ": " : "", c->reason);
+			     (unsigned long long)c->for_ms / 1000, *c->reason ? ": " : "", c->reason);
 	return 0;
 }
 

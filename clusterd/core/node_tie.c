@@ -86,7 +86,7 @@ enum node_tie_wait node__tie_waits_for(const struct node *n, const struct clog_s
 	if (t->given)
 		return NODE_TIE_DECISION;
 	/* Nobody can arm it again without a quorum: the time alone does it. */
-	if (model__disarmed(&n->model) && n->wall_ms < n->model.state->ha->until_ms)
+	if (model__disarmed(&n->model) && n->wall_ms < n->model.state->ha->until_ms && n->now_ms - t->since_ms < n->model.state->ha->for_ms)
 		return NODE_TIE_DISARMED;
 	if (MUTANT(fence_storm))
 		return t->was_normal && speaker(st) == n->node_id ? NODE_TIE_PROOF : NODE_TIE_OTHERS;

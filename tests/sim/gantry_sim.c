@@ -323,7 +323,7 @@ int main(int argc, char **argv)
 		{"seeds", 1, 0, 's'}, {"seed", 1, 0, 'n'}, {"minutes", 1, 0, 'm'}, {"hosts", 1, 0, 'h'}, {"domains", 1, 0, 'd'},
 		{"faults", 1, 0, 'f'}, {"trace", 0, 0, 't'}, {"shrink", 0, 0, 'k'}, {"json", 1, 0, 'j'}, {"until-violation", 0, 0, 'u'},
 		{"mutant", 1, 0, 'x'}, {"list-mutants", 0, 0, 'l'}, {"help", 0, 0, '?'}, {0}};
-	struct sim_options o = {.hosts = 5, .domains = 50, .minutes = 10, .profile = faults_profile("hostile")};
+	struct sim_options o = {.hosts = 5, .domains = 50, .minutes = 10, .watchdogs = true, .profile = faults_profile("hostile")};
 	uint64_t from = 1, to = 20;
 	const char *json = NULL, *mutant = NULL;
 	bool until = false, shrinking = false;

@@ -73,6 +73,7 @@ struct sim_tail { char lines[SIM_TAIL_LINES][400]; size_t next; };
 struct sim_options {
 	uint64_t seed;
 	unsigned hosts, domains, minutes;
+	bool watchdogs;                    /* every second host has one */
 	const struct sim_profile *profile;
 	bool trace;
 	struct sim_tail *tail;             /* the trace goes here; NULL: to standard output */
@@ -96,6 +97,7 @@ typedef void (*sim_fn)(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 struct sim_event;
 
 struct sim {
+	uint64_t disarmed_us;              /* when automatic action was switched off last */
 	struct sim_options o;
 	struct sim_result *r;
 	uint64_t rng, now_us, seq;
@@ -150,7 +152,11 @@ void host_agent_report(struct sim *s, struct sim_host *h, Gantry__AgentReport *r
 void host_power_off(struct sim *s, struct sim_host *h, const char *why);
 void host_power_on(struct sim *s, struct sim_host *h);
 /* The answer of a fence run that `by`'s clusterd asked for. rc 0: text is the proof. */
-void host_fence_answer(struct sim *s, struct sim_host *by, const char *target, int rc, const char *text);
+void host_fence_answer(struct sim *s, struct sim_host *by, const char *target, int rc, const char *text, bool by_time);
+/* Every second host has a watchdog, as its second fence device. */
+bool host_has_watchdog(const struct sim_host *h);
+bool host_has_power_control(const struct sim_host *h);   /* one host of some clusters has its watchdog only */
+void watchdog_feed(struct sim *s, const struct sim_host *h);
 
 /* ---- sim_agent.c ------------------------------------------------------------------ */
 void agent_start(struct sim *s, struct sim_host *h);        /* the process begins; QEMUs that run are found again */
@@ -196,8 +202,8 @@ uint64_t migration_in_progress(struct sim *s, struct sim_host **ret_source, stru
 /* ---- sim_fence.c -------------------------------------------------------------------------- */
 void fences_new(struct sim *s);
 void fences_free(struct sim *s);
-/* `by`'s clusterd runs the fence devices of target: answered by host_fence_answer(), unless cancelled. */
-void fence_run(struct sim *s, struct sim_host *by, const char *target);
+/* `by`'s clusterd runs the fence devices of target (asked: a person wants it): answered by host_fence_answer(), unless cancelled. */
+void fence_run(struct sim *s, struct sim_host *by, const char *target, bool asked);
 void fence_cancel_all(struct sim *s, struct sim_host *by);
 enum fence_mood { FENCE_WORKS, FENCE_SLOW, FENCE_FAILS, FENCE_LIES };
 void fence_set_mood(struct sim *s, struct sim_host *target, enum fence_mood mood);
@@ -313,6 +319,7 @@ void check_started(struct sim *s, const struct sim_qemu *q);
 /* ---- sim_check_domains.c: invariants 1, 3, 4, 5, 6 as far as domains and power are concerned ------------- */
 /* Some member is the first to apply COMMIT, or to see the job of a migration end without one (ABORT, the death of a host, a
  * destroy). Called before any goals follow from it. */
+void check_declared_dead(struct sim *s, const struct sim_host *h, const char *proof);
 void check_committed(struct sim *s, uint64_t job_id, const char *uuid, uint64_t generation);
 void check_aborted(struct sim *s, uint64_t job_id, const char *uuid, uint64_t generation);
 /* Faults are over and all is still: is everything as the model says? */

@@ -8,6 +8,7 @@
 #define TICK_US (500 * MS)
 #define TICK_MIGRATING_US (250 * MS)
 #define REPORT_EVERY_US SECOND
+#define POOL_LOOK_US (10 * SECOND)
 #define REPORT_MIGRATING_US (250 * MS)
 #define PAST_AFTER_US (20 * SECOND)
 #define SIM_CPUS 100000 /* memory is what is scarce */
@@ -130,7 +131,7 @@ static void tasks_forget(struct sim_agent *a, bool all)
 
 /* ---- reports ---- */
 
-static void report_domain(const struct sim_domain *d, Gantry__AgentReport *report)
+static void report_domain(const struct sim *s, const struct sim_domain *d, Gantry__AgentReport *report)
 {
 	Gantry__DomainReport *r = PB_NEW(Gantry__DomainReport, gantry__domain_report__init);
 	struct domain_word word = domain_word(&(struct domain_facts){
@@ -149,6 +150,7 @@ static void report_domain(const struct sim_domain *d, Gantry__AgentReport *repor
 	} else if (d->trouble[0]) {
 		pb_set_string(&r->reason, d->trouble);
 	}
+	r->ready = word.state == STATE(RUNNING) && s->now_us >= d->ready_at;
 	if (word.of != WORD_OF_END && d->vm && !d->vm_dead && d->generation == d->goal.generation) {
 		r->pid = (int32_t)d->vm;
 		pb_set_string(&r->accel, "tcg");
@@ -177,9 +179,28 @@ static Gantry__Host *report_host(const struct sim_agent *a)
 	pb_set_string(&h->name, a->host->name);
 	h->memory_bytes = a->host->memory_bytes;
 	h->cpus = SIM_CPUS;
+	pb_set_string(&h->watchdog, host_has_watchdog(a->host) ? "/dev/watchdog" : "");
 	pb_set_string(&h->accel, "tcg");
 	h->agent_connected = true;
 	return h;
+}
+
+/* As the real one does it: a look every ten seconds, whose verdict stands until the next. */
+static void report_pools(struct sim *s, struct sim_agent *a, Gantry__AgentReport *report)
+{
+	Gantry__PoolReport *r;
+
+	if (!a->pool[0])
+		return;
+	if (!a->pool_looked_us || s->now_us - a->pool_looked_us >= POOL_LOOK_US) {
+		a->pool_looked_us = s->now_us;
+		a->pool_lost = !net_reaches_store(s, a->host);
+	}
+	r = PB_NEW(Gantry__PoolReport, gantry__pool_report__init);
+	pb_set_string(&r->name, a->pool);
+	r->checked = true;
+	r->ok = !a->pool_lost;
+	PB_APPEND(report, pools, r);
 }
 
 static void report_send(struct sim *s, struct sim_agent *a)
@@ -196,9 +217,10 @@ static void report_send(struct sim *s, struct sim_agent *a)
 		report->goals_index = a->index;
 		for (const struct sim_domain *d = a->domains; d; d = d->next)
 			if (d->has_goal)
-				report_domain(d, report);
+				report_domain(s, d, report);
 	}
 	migrations_report(a, report);
+	report_pools(s, a, report);
 	for (const struct sim_task *t = a->tasks; t; t = t->next)
 		if (t->done)
 			report_task(t, report);
@@ -305,6 +327,8 @@ static void tick(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 	AGENT_EVENT(tick);
 	fence(s, a);
 	check_selffence(s, h);
+	if (!h->agent->fenced)
+		watchdog_feed(s, h);
 	past_comes_back(s, a);
 	report_if_due(s, a, true);
 	agent_after(s, a, migrations_active(a) ? TICK_MIGRATING_US : TICK_US, tick, 0, NULL);
@@ -344,6 +368,9 @@ static void take_domain(struct sim *s, struct sim_agent *a, const Gantry__Domain
 	}
 	changed = !d->has_goal || d->goal.generation != g->generation || d->goal.goal != g->goal || d->goal.ha != g->ha ||
 		  destroy != !strcmp(d->goal.stop_how, "destroy") || d->goal.lease_from_generation != g->lease_from_generation;
+	d->policy = *g->policy;
+	d->policy.ready_address = (char *)"";
+	d->goal.policy = &d->policy;
 	changed |= text_changes(d->lease_from, sizeof(d->lease_from), g->lease_from);
 	changed |= text_changes(d->lease_proof, sizeof(d->lease_proof), g->lease_proof);
 	d->has_goal = true;
@@ -372,6 +399,8 @@ static void take_later(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 static void obey(struct sim *s, struct sim_agent *a, const Gantry__AgentGoals *goals)
 {
 	bool first = !a->has_goals;
+
+	snprintf(a->pool, sizeof(a->pool), "%s", goals->n_pools ? goals->pools[0]->name : "");
 
 	check_goals_obeyed(s, a->host, goals);
 	if (!a->past) {
@@ -498,6 +527,8 @@ void agent_start(struct sim *s, struct sim_host *h)
 	if (!a->last_quorum_ms)
 		check_quorum_heard(s, h); /* none since the power came: nothing is noted, the countdown begins here */
 	selffence_init(&a->selffence, a->last_quorum_ms && a->last_quorum_ms < now ? a->last_quorum_ms : now);
+	if (host_has_watchdog(h))
+		selffence_be_strict(&a->selffence);
 	selffence_clusterd(&a->selffence, false, now);
 	sim_trace(s, "%s: agent begins", h->name);
 	domain_adopt_all(s, a);
@@ -521,7 +552,8 @@ static void process_ends(struct sim_host *h)
 	tasks_forget(a, true);
 	parked_drop(a);
 	a->running = a->hung = a->connected = a->has_goals = a->fenced = a->pass_soon = a->report_now = false;
-	a->goals_no = 0;
+	a->goals_no = a->pool_looked_us = 0;
+	a->pool[0] = '\0';
 }
 
 void agent_stop(struct sim *s, struct sim_host *h)

@@ -129,6 +129,7 @@ struct sim_domain {
 	bool has_goal;
 	uint64_t goal_seen;
 	Gantry__DomainGoal goal;
+	Gantry__HaPolicy policy;           /* of the goal */
 	char lease_from[32], lease_proof[SIM_TEXT];
 
 	uint64_t generation;               /* of the QEMU that is here */
@@ -145,7 +146,7 @@ struct sim_domain {
 	enum domain_end end;
 	char end_reason[SIM_TEXT], trouble[SIM_TEXT];
 	/* simulated time, 0 none */
-	uint64_t powerdown_at, quit_at, cont_at, not_before, retry_until, lease_retry;
+	uint64_t ready_at, powerdown_at, quit_at, cont_at, not_before, retry_until, lease_retry;
 	unsigned tries;
 
 	uint64_t ended_generation;
@@ -226,6 +227,9 @@ struct sim_agent {
 	struct sim_task *tasks;
 	bool pass_soon, report_now;
 	uint64_t reported_us;
+	char pool[32];                     /* of the goals; one is enough */
+	bool pool_lost;
+	uint64_t pool_looked_us;
 };
 void agent_wake(struct sim *s, struct sim_agent *a);
 /* An event of the agent's process. Handlers begin with AGENT_EVENT: an agent that hangs does it later. */

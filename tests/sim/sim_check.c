@@ -201,8 +201,12 @@ static uint64_t look_at(struct sim *s, struct sim_host *h, const struct node_act
 	if (result->status == GANTRY__STATUS__STATUS_OK)
 		look_at_jobs(s, node_model(host_node(h))->state, cmd, result);
 	check_model(s, node_model(host_node(h))->state, cmd, result);
-	if (cmd->body_case == GANTRY__COMMAND__BODY_HOST_STATE && cmd->host_state->state == GANTRY__HOST_STATE__HOST_STATE_DEAD && !result->status)
+	if (cmd->body_case == GANTRY__COMMAND__BODY_HOST_STATE && cmd->host_state->state == GANTRY__HOST_STATE__HOST_STATE_DEAD && !result->status) {
 		s->r->failovers++;
+		check_declared_dead(s, sim_host_by_name(s, cmd->host_state->name), cmd->host_state->proof);
+	}
+	if (cmd->body_case == GANTRY__COMMAND__BODY_HA_ARM && !cmd->ha_arm->armed && !result->status)
+		s->disarmed_us = s->now_us;
 	if (cmd->body_case == GANTRY__COMMAND__BODY_EPOCH_START) {
 		s->r->epochs++;
 		s->r->halves += cmd->epoch_start->n_voters > 0;

@@ -203,13 +203,14 @@ void check_selffence(struct sim *s, const struct sim_host *h)
 	bool gap = s->now_us - c->looked_us[h->id] > LOOKS_US;
 
 	c->looked_us[h->id] = s->now_us;
-	/* A new agent, one that hung, a host that was frozen: the time before is not counted, nor that without a clusterd. */
-	if (gap || !h->agent->connected)
+	/* A new agent, one that hung, a host that was frozen: the time before is not counted, nor that without a clusterd if nobody relies on time. */
+	if (gap || (!h->agent->connected && !host_has_watchdog(h)))
 		c->quorum_us[h->id] = s->now_us;
 	if (s->now_us - c->quorum_us[h->id] <= SELFFENCE_US)
 		return;
 	for (const struct sim_domain *d = h->agent->domains; d; d = d->next)
-		if (d->ha && domain_vm(d) && domain_vm(d)->q.phase == QEMU_RUNNING)
+		if (d->ha && domain_vm(d) && domain_vm(d)->q.phase == QEMU_RUNNING &&
+		    (d->policy.isolation == GANTRY__ISOLATION__ISOLATION_STOP || host_has_watchdog(h)))
 			sim_violation(s, "self-fence", "%s still runs on %s, which has had no quorum for %llu s", d->shape.name, h->name,
 				      (unsigned long long)((s->now_us - c->quorum_us[h->id]) / SECOND));
 }
@@ -261,6 +262,14 @@ void check_aborted(struct sim *s, uint64_t job_id, const char *uuid, uint64_t ge
 }
 
 /* ---- fences ---- */
+
+/* Whatever was taken for a proof: none of its domains runs there any more. */
+void check_declared_dead(struct sim *s, const struct sim_host *h, const char *proof)
+{
+	for (const struct sim_qemu *q = qemu_first((struct sim_host *)h); q; q = q->next)
+		if (q->phase == QEMU_RUNNING && !h->lied_about && !vm_of((struct sim_qemu *)q)->dying)
+			sim_violation(s, "false-proof", "%s is declared dead (%s) while %s runs there", h->name, proof, q->name);
+}
 
 bool check_fence_asked(struct sim *s, const struct sim_host *t)
 {

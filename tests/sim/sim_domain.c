@@ -448,6 +448,7 @@ void domain_pass(struct sim *s, struct sim_domain *d)
 	in.actual = d->actual;
 	in.actual_generation = d->generation;
 	in.fenced = a->fenced;
+	in.guarded = host_has_watchdog(a->host);
 	if (domain_fate_image_lost(&in, ended)) {
 		end_record(d, d->goal.generation, STATE(CRASHED), "the guest was lost on its new host after the migration was committed", false);
 		a->report_now = true;

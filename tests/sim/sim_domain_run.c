@@ -143,8 +143,12 @@ static bool goal_paused(const struct sim_domain *d)
 	return d->has_goal && d->goal.goal == GOAL(PAUSED);
 }
 
+/* A guest that moved here was ready before. */
 static void is_running(struct sim_domain *d)
 {
+	if (!d->activating && d->policy.ready_by == GANTRY__READY_BY__READY_BY_TIME)
+		d->ready_at = d->agent->host->sim->now_us + d->policy.ready_s * SECOND;
+
 	d->actual = ACTUAL_RUNNING;
 	d->activating = false;
 	domain_set_trouble(d, "");

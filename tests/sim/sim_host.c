@@ -79,6 +79,17 @@ static void leave(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 	}
 }
 
+/* True: a person asked for it. By itself the cluster fences only while that is on. */
+static bool check_fence_wanted(struct sim *s, struct sim_host *by, const Gantry__Host *target)
+{
+	const Gantry__HaState *ha = node_model(host_node(by))->state->ha;
+
+	/* Its clock may be wrong: as long as was asked for is long enough. */
+	if (!target->fence_asked && ha && ha->disarmed && sim_wall_ms(s, by) < ha->until_ms && s->now_us - s->disarmed_us < ha->for_ms * 900)
+		sim_violation(s, "disarmed", "%s fences %s by itself although automatic action is off", by->name, target->name);
+	return target->fence_asked;
+}
+
 static void act(void *data, const struct node_action *a)
 {
 	struct sim_host *h = data;
@@ -100,7 +111,7 @@ static void act(void *data, const struct node_action *a)
 		break;
 	case NODE_ACTION_FENCE:
 		look_at_all(s);
-		fence_run(s, h, a->u.fence.host->name);
+		fence_run(s, h, a->u.fence.host->name, check_fence_wanted(s, h, a->u.fence.host));
 		break;
 	case NODE_ACTION_FENCE_CANCEL:
 		fence_cancel_all(s, h);
@@ -164,24 +175,25 @@ static void disk_done(struct sim *s, struct sim_host *h, bool snapshot, uint64_t
 	step(s, h, &e);
 }
 
-struct fence_answer { char target[16], text[160]; int rc; };
+struct fence_answer { char target[16], text[160]; int rc; bool by_time; };
 
 static void fence_answered(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 {
 	struct fence_answer *f = p;
-	struct node_event e = {.type = NODE_EVENT_FENCED, .u.fenced = {.host = f->target, .rc = f->rc, .text = f->text}};
+	struct node_event e = {.type = NODE_EVENT_FENCED, .u.fenced = {.host = f->target, .rc = f->rc, .text = f->text, .by_time = f->by_time}};
 
 	step(s, h, &e);
 	free(f);
 }
 
-void host_fence_answer(struct sim *s, struct sim_host *by, const char *target, int rc, const char *text)
+void host_fence_answer(struct sim *s, struct sim_host *by, const char *target, int rc, const char *text, bool by_time)
 {
 	struct fence_answer *f = mem_alloc(sizeof(*f));
 
 	snprintf(f->target, sizeof(f->target), "%s", target);
 	snprintf(f->text, sizeof(f->text), "%s", text);
 	f->rc = rc;
+	f->by_time = by_time;
 	sim_after(s, 100 + sim_random(s, 1000), by, LIFE_CLUSTERD, fence_answered, 0, f, free);
 }
 

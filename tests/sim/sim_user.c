@@ -254,6 +254,66 @@ static Gantry__Command *wish_confirm(struct sim *s, struct user *u, const Gantry
 	return NULL;
 }
 
+/* Over the whole of what may be set: whoever breaks the leader by a policy finds it here. */
+static Gantry__HaPolicy *any_policy(struct sim *s, bool leased)
+{
+	Gantry__HaPolicy *p = PB_NEW(Gantry__HaPolicy, gantry__ha_policy__init);
+
+	p->priority = (uint32_t)sim_random(s, 256);
+	p->order = sim_chance(s, 0.5) ? 0 : 1 + (uint32_t)sim_random(s, 3);
+	p->delay_s = (uint32_t)sim_random(s, 4);
+	p->ready_by = sim_chance(s, 0.5) ? GANTRY__READY_BY__READY_BY_RUNNING : GANTRY__READY_BY__READY_BY_TIME;
+	p->ready_s = 1 + (uint32_t)sim_random(s, 20);
+	p->restarts = 1 + (uint32_t)sim_random(s, 4);
+	p->gives_way = sim_chance(s, 0.3);
+	if (leased && sim_chance(s, 0.2))
+		p->isolation = GANTRY__ISOLATION__ISOLATION_LEAVE;
+	return p;
+}
+
+static Gantry__Command *wish_policy(struct sim *s, struct user *u, const char *domain, bool leased)
+{
+	Gantry__Command *c = wish(u, GANTRY__COMMAND__BODY_HA_SET);
+
+	c->ha_set = PB_NEW(Gantry__CmdHaSet, gantry__cmd_ha_set__init);
+	pb_set_string(&c->ha_set->domain, domain);
+	c->ha_set->policy = any_policy(s, leased);
+	return c;
+}
+
+static Gantry__Command *wish_arm(struct sim *s, struct user *u, bool armed)
+{
+	Gantry__Command *c = wish(u, GANTRY__COMMAND__BODY_HA_ARM);
+
+	c->ha_arm = PB_NEW(Gantry__CmdHaArm, gantry__cmd_ha_arm__init);
+	c->ha_arm->armed = armed;
+	c->ha_arm->for_ms = armed ? 0 : 5000 + sim_random(s, 40000);
+	return c;
+}
+
+static Gantry__Command *wish_fence(struct sim *s, struct user *u)
+{
+	Gantry__Command *c = wish(u, GANTRY__COMMAND__BODY_FENCE_RUN);
+
+	c->fence_run = PB_NEW(Gantry__CmdFenceRun, gantry__cmd_fence_run__init);
+	pb_set_string(&c->fence_run->host, s->host[1 + sim_random(s, s->o.hosts)].name);
+	return c;
+}
+
+static Gantry__Command *wish_ha(struct sim *s, struct user *u, const Gantry__ClusterModel *m)
+{
+	const Gantry__Domain *d = m->domains[sim_random(s, m->n_domains)];
+	uint64_t kind = sim_random(s, 20);
+
+	if (kind == 0 && s->o.hosts > 2)
+		return wish_fence(s, u);
+	if (kind < 3)
+		return wish_arm(s, u, false);
+	if (kind < 5)
+		return wish_arm(s, u, true);
+	return wish_policy(s, u, d->spec->name, d->spec->n_disks);
+}
+
 static Gantry__Command *wish_domain(struct sim *s, struct user *u, const Gantry__Domain *d)
 {
 	uint64_t kind = sim_random(s, 100);
@@ -282,6 +342,8 @@ static void think(struct sim *s, struct sim_host *none, uint64_t which, void *p)
 		return;
 	if (m && m->n_domains && kind < 70)
 		u->command = wish_domain(s, u, m->domains[sim_random(s, m->n_domains)]);
+	else if (m && m->n_domains && kind < 73)
+		u->command = wish_ha(s, u, m);
 	else if (m && kind < 75)
 		u->command = wish_cancel(u, m);
 	else if (m && kind < 80)
@@ -454,13 +516,23 @@ static bool make_cluster(struct sim *s, struct user *u)
 static void make_fence(struct sim *s, struct user *u, const char *host)
 {
 	Gantry__Command *c = wish(u, GANTRY__COMMAND__BODY_FENCE_SET);
-	Gantry__FenceDevice *device = PB_NEW(Gantry__FenceDevice, gantry__fence_device__init);
+	const struct sim_host *h = sim_host_by_name(s, host);
+	Gantry__FenceDevice *device;
 
 	c->fence_set = PB_NEW(Gantry__CmdFenceSet, gantry__cmd_fence_set__init);
 	pb_set_string(&c->fence_set->host, host);
-	pb_set_string(&device->agent, "fence_sim");
-	device->level = 1;
-	PB_APPEND(c->fence_set, devices, device);
+	if (host_has_power_control(h)) {
+		device = PB_NEW(Gantry__FenceDevice, gantry__fence_device__init);
+		pb_set_string(&device->agent, "fence_sim");
+		device->level = 1;
+		PB_APPEND(c->fence_set, devices, device);
+	}
+	if (host_has_watchdog(h)) {
+		device = PB_NEW(Gantry__FenceDevice, gantry__fence_device__init);
+		pb_set_string(&device->agent, MODEL_WATCHDOG_DEVICE);
+		device->level = 2;
+		PB_APPEND(c->fence_set, devices, device);
+	}
 	set_up(s, c);
 }
 
@@ -512,6 +584,8 @@ static void make_domain(struct sim *s, struct user *u, unsigned i)
 		PB_APPEND(spec, disks, disk);
 	}
 	set_up(s, c);
+	snprintf(text, sizeof(text), "web%u", i);
+	set_up(s, wish_policy(s, u, text, has_volume(i)));
 }
 
 bool users_set_up(struct sim *s)

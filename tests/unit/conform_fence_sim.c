@@ -40,7 +40,7 @@ void check_fenced(struct sim *s, const struct sim_host *by, const struct sim_hos
 {
 }
 
-void host_fence_answer(struct sim *s, struct sim_host *by, const char *target, int rc, const char *text)
+void host_fence_answer(struct sim *s, struct sim_host *by, const char *target, int rc, const char *text, bool by_time)
 {
 	struct simulated_fence *f = (struct simulated_fence *)s;
 
@@ -103,7 +103,7 @@ static void sim_start(void *side, const char *target)
 {
 	struct simulated_fence *f = side;
 
-	fence_run(&f->s, &f->s.host[1], target);
+	fence_run(&f->s, &f->s.host[1], target, false);
 }
 
 static void sim_cancel(void *side)

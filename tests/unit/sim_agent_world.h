@@ -59,7 +59,7 @@ void host_power_on(struct sim *s, struct sim_host *h)
 	agent_connected(s, h, true);
 }
 
-void host_fence_answer(struct sim *s, struct sim_host *by, const char *target, int rc, const char *text)
+void host_fence_answer(struct sim *s, struct sim_host *by, const char *target, int rc, const char *text, bool by_time)
 {
 	world->fences_answered++;
 	world->fence_rc = rc;

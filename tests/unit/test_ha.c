@@ -96,7 +96,7 @@ static void test_disarming_needs_an_end(void **state)
 
 	three(&f);
 	refused(&f, GANTRY__STATUS__STATUS_BAD_DATA, "at most 24 hours", "{\"ha_arm\":{\"armed\":false}}");
-	refused(&f, GANTRY__STATUS__STATUS_BAD_DATA, "at most 24 hours", "{\"ha_arm\":{\"armed\":false,\"until_ms\":864000000}}");
+	refused(&f, GANTRY__STATUS__STATUS_BAD_DATA, "at most 24 hours", "{\"ha_arm\":{\"armed\":false,\"for_ms\":864000000}}");
 	refused(&f, GANTRY__STATUS__STATUS_BAD_DATA, "1 to 100", "{\"cluster_set\":{}}");
 	refused(&f, GANTRY__STATUS__STATUS_BAD_DATA, "1 to 100", "{\"cluster_set\":{\"fence_share_percent\":101}}");
 	assert_int_equal(apply(&f, "{\"cluster_set\":{\"fence_share_percent\":100}}"), 0);
@@ -125,7 +125,7 @@ static void test_agents_are_told_of_evictions_and_of_disarming(void **state)
 	life = goals->life;
 	gantry__agent_goals__free_unpacked(goals, NULL);
 
-	assert_int_equal(apply(&f, "{\"ha_arm\":{\"armed\":false,\"until_ms\":600000}}"), 0);
+	assert_int_equal(apply(&f, "{\"ha_arm\":{\"armed\":false,\"for_ms\":600000}}"), 0);
 	goals = model_goals(&f.m, "hostA", 1, 1);
 	assert_false(goal_of(goals, UUID(1))->ha);
 	gantry__agent_goals__free_unpacked(goals, NULL);

@@ -399,7 +399,7 @@ static void test_a_source_that_qemu_resumes_is_stopped_again(void **state)
 
 static void fence_and_wait(unsigned target)
 {
-	fence_run(&world->s, &world->s.host[2], world->s.host[target].name);
+	fence_run(&world->s, &world->s.host[2], world->s.host[target].name, false);
 	world_ms(45000);
 }
 
@@ -419,7 +419,7 @@ static void test_fences(void **state)
 	fence_and_wait(1);
 	assert_true(world->fence_rc < 0 && t->powered);
 	world->cut[2][0] = false;
-	fence_run(&world->s, &world->s.host[2], "host1");
+	fence_run(&world->s, &world->s.host[2], "host1", false);
 	world_ms(1000);
 	assert_int_equal(world->fence_rc, 0);
 	assert_null(vm_at(1, 1));
@@ -439,7 +439,7 @@ static void test_a_failover_with_proof(void **state)
 	world_domain(1, "host1");
 	job_id = 0;
 	world->out_of_quorum[1] = true;
-	fence_run(&world->s, &world->s.host[2], "host1");
+	fence_run(&world->s, &world->s.host[2], "host1", false);
 	world_ms(1000);
 	world_do("{'host_state': {'name': 'host1', 'state': 'lost', 'incarnation': 1, 'reason': 'gone'}}");
 	world_do("{'host_state': {'name': 'host1', 'state': 'fencing', 'incarnation': 1}}");
@@ -515,8 +515,8 @@ static void test_checkers_see_bad_fences(void **state)
 	fence_and_wait(1);
 	expect_violation("healthy-fenced");
 	world_new(3, 16);
-	fence_run(&world->s, &world->s.host[2], "host1");
-	fence_run(&world->s, &world->s.host[2], "host3");
+	fence_run(&world->s, &world->s.host[2], "host1", false);
+	fence_run(&world->s, &world->s.host[2], "host3", false);
 	world_ms(1000);
 	expect_violation("fence-storm");
 }
