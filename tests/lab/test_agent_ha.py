@@ -9,7 +9,7 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from agentbox import AGENT, BOOT_SECTOR, BUILD, ROOT, Box, Poke, goal, spec, uuid_of, wait_until  # noqa: E402
+from agentbox import AGENT, BOOT_SECTOR, BUILD, ROOT, Box, Pair, Poke, goal, spec, uuid_of, wait_until  # noqa: E402
 
 KERNEL, INITRD = f"{BUILD}/tests/lab/guest.vmlinuz", f"{BUILD}/tests/lab/guest.initrd"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(AGENT) or not os.path.exists(KERNEL),
@@ -102,6 +102,28 @@ def test_ready_by_policy_and_hung_guests(box, poke):
     wait_until("no leftovers", lambda: "leftovers" not in again.report()["host"] or int(again.report()["host"]["leftovers"]) == 0)
     wait_until("found ready again", lambda: again.domain(uuid_of(3))["ready"], 10)
     assert len(box.qemus()) == 1
+
+
+def test_a_migrated_guest_is_ready_at_once_and_watched_on():
+    s, policy = linux(1), {"policy": {"ready_by": "agent", "hung_s": 3}}
+    with Pair() as pair:
+        a, b = pair.pokes["hostA"], pair.pokes["hostB"]
+        a.push(domains=[goal(s, 1, **policy)])
+        wait_until("ready", lambda: a.domain(uuid_of(1)).get("ready"), 40)
+        pair.begin(s, pair.a, 7, 2)
+        b.wait_migration(7, lambda m: m["ready_to_commit"] or m["failed"], "ready")
+        b.push(domains=[goal(s, 2, lease_from="hostA", lease_from_generation=1, lease_proof="migrated by task 7", **policy)],
+               migrations=[pair.migration(s, pair.a, 7, 2, True, committed=True)])
+        a.push(domains=[], migrations=[pair.migration(s, pair.a, 7, 2, False, committed=True)])
+        assert b.wait_domain(uuid_of(1), "running", 2)["ready"]
+        pair.end()
+        wait_until("the guest agent's voice", lambda: "its guest agent answers" in pair.b.log(), 10)
+        time.sleep(4)
+        assert b.domain(uuid_of(1))["state"] == "running"
+        console = Poke(pair.b, "test")
+        console.send({"console_open": {"domain": "dom1"}})
+        console.send("line hang-agent")
+        assert b.wait_domain(uuid_of(1), "crashed", 2, timeout=15)["hung"]
 
 
 def test_a_full_disk_pauses_the_guest_until_there_is_room(box, poke):
