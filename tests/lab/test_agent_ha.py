@@ -207,7 +207,9 @@ def test_the_watchdog_is_fed_with_a_quorum_only(box):
         n = len(fed.times)
         guarded.start_agent()
         box.start_agent()
-        time.sleep(2)
+        plain = Poke(box, quorum="off")
+        wait_until("the self-fence", lambda: plain.report().get("self_fenced"), 5)
+        time.sleep(1)
         assert len(fed.times) == n and len(box.qemus()) == 1, "the note says what is to be left"
         # Automatic action is off: no quorum is no reason to reset anything.
         off = Poke(guarded, quorum="off")
