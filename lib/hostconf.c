@@ -36,7 +36,7 @@ static const cyaml_schema_value_t hostconf__schema = {
 };
 
 enum { HOSTCONF_DEFAULT_RESERVE_MIB = 512, HOSTCONF_IFNAME_MAX = 15 };
-enum { HOSTCONF_WATCHDOG_MIN_S = 2, HOSTCONF_WATCHDOG_MAX_S = DEADLINE_WATCHDOG_MS / 1000 };
+enum { HOSTCONF_WATCHDOG_MIN_S = 5, HOSTCONF_WATCHDOG_MAX_S = DEADLINE_WATCHDOG_MS / 1000 };
 
 /* What libcyaml says about a failure: its first sentence, and the line of its backtrace. */
 struct hostconf_complaint { char text[256]; unsigned line; };
@@ -131,7 +131,7 @@ static int hostconf__check(const struct hostconf *conf, const char *path, const 
 		key = "watchdog", value = conf->watchdog, wanted = "the absolute path of a watchdog device, or nothing";
 	} else if (conf->watchdog_timeout_s < HOSTCONF_WATCHDOG_MIN_S || conf->watchdog_timeout_s > HOSTCONF_WATCHDOG_MAX_S) {
 		snprintf(number, sizeof(number), "%u", conf->watchdog_timeout_s);
-		key = "watchdog_timeout_s", value = number, wanted = "2 to 10 seconds: the other hosts rely on that much";
+		key = "watchdog_timeout_s", value = number, wanted = "5 to 10 seconds: it is fed every second, and the other hosts rely on its end";
 	} else {
 		return 0;
 	}
@@ -233,7 +233,7 @@ int hostconf_write(const char *path, const struct hostconf *conf, struct err *er
 			     conf->qemu_binary ? conf->qemu_binary : "qemu-system-x86_64");
 	hostconf__write_text(&out, "A watchdog device (/dev/watchdog) that resets this host when it has no quorum; empty: none.", "watchdog",
 			     conf->watchdog ? conf->watchdog : "");
-	hostconf__write_number(&out, "Seconds, 2 to 10, from the last time it was fed to the reset.", "watchdog_timeout_s",
+	hostconf__write_number(&out, "Seconds, 5 to 10, from the last time it was fed to the reset.", "watchdog_timeout_s",
 			       conf->watchdog_timeout_s ? conf->watchdog_timeout_s : HOSTCONF_WATCHDOG_MAX_S);
 	rc = atomic_file_write(path, out.data, out.len, 0644, err);
 	buf_free(&out);

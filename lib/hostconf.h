@@ -18,7 +18,7 @@ struct hostconf {
 	uint32_t cpus;           /* 0 (default): as many as the host has */
 	char *qemu_binary;       /* default qemu-system-x86_64 */
 	char *watchdog;          /* device that resets this host unless it is fed: /dev/watchdog; empty (default): none */
-	uint32_t watchdog_timeout_s; /* 2 to 10 (default): from the last feed to the reset */
+	uint32_t watchdog_timeout_s; /* 5 to 10 (default): from the last feed to the reset */
 };
 int hostconf_read(const char *path, struct hostconf *ret, struct err *err);
 /* Writes a commented file for `cluster init`; durable (fsync, rename). */

@@ -25,6 +25,7 @@ void selffence_init(struct selffence *sf, uint64_t now_ms)
 void selffence_be_strict(struct selffence *sf)
 {
 	sf->strict = true;
+	sf->blind = false;
 }
 
 void selffence_clusterd(struct selffence *sf, bool present, uint64_t now_ms)

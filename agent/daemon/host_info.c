@@ -57,12 +57,12 @@ uint64_t host_info_memory_free(const struct agent *a)
 	return total > used ? total - used : 0;
 }
 
-/* QEMUs that the goals in force do not own and no migration explains. Without goals nobody owns any: what is not known is not clean. */
+/* QEMUs that the goals in force do not own and no migration explains. Before the first goals none: it is not known whose they are. */
 static uint32_t host_info__leftovers(const struct agent *a)
 {
 	uint32_t n = 0;
 
-	for (const struct domain *d = a->domains; d != NULL; d = d->next) {
+	for (const struct domain *d = a->domains; a->goals != NULL && d != NULL; d = d->next) {
 		const Gantry__DomainGoal *goal = agent_goal(a, d->uuid);
 		bool owned = goal != NULL && goal->generation == d->generation;
 		n += d->qemu != NULL && !owned && agent_migration_goal(a, d->uuid) == NULL;

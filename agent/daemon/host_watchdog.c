@@ -79,13 +79,14 @@ static void host_watchdog__lost(struct agent *a)
 void host_watchdog_update(struct agent *a)
 {
 	struct host_watchdog *w = &a->watchdog;
+	bool starve = a->fenced && !(a->goals != NULL && a->goals->disarmed);
 	uint64_t now = agent_now_ms(a);
 	struct err err;
 
 	if (a->conf.watchdog[0] == '\0' || a->stopping)
 		return;
 	w->wanted |= a->selffence.ever_quorate;
-	if (a->fenced || !w->wanted || (w->at_ms != 0 && now - w->at_ms < (w->fd >= 0 ? SELFFENCE_FEED_MS : OPEN_AGAIN_MS)))
+	if (starve || !w->wanted || (w->at_ms != 0 && now - w->at_ms < (w->fd >= 0 ? SELFFENCE_FEED_MS : OPEN_AGAIN_MS)))
 		return;
 	w->at_ms = now;
 	if (w->fd < 0 && host_watchdog__open(a, &err) < 0) {

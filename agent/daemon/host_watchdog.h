@@ -1,5 +1,5 @@
 /* This host's own watchdog (host.yaml: watchdog): the device resets the host unless it is fed, and it is fed only while this agent
- * turns and the host is not self-fenced. So a host that lost its quorum is surely dead in time, whatever hangs on it.
+ * turns and the host is not self-fenced (or automatic action is off). So a host that lost its quorum is surely dead in time, whatever hangs on it.
  *
  * It is taken up with the first quorum that is seen, not before: a host that boots into a partition must not reset itself for ever.
  * From then on, a note on /run says so; a new agent takes an armed watchdog up again at its begin. */

@@ -90,6 +90,7 @@ Gantry__AgentGoals *model_goals_view(const struct model *m, const char *host, ui
 	goals->index = index;
 	goals->host = (char *)host;
 	goals->life = life_of(m, host);
+	goals->disarmed = model__disarmed(m);
 	goals->cluster_name = m->state->cluster_name;
 	goals->cluster_uuid = m->state->cluster_uuid;
 	for (size_t i = 0; i < m->state->n_domains; i++)

@@ -327,7 +327,7 @@ static void tick(struct sim *s, struct sim_host *h, uint64_t arg, void *p)
 	AGENT_EVENT(tick);
 	fence(s, a);
 	check_selffence(s, h);
-	if (!h->agent->fenced)
+	if (!h->agent->fenced || h->agent->disarmed)
 		watchdog_feed(s, h);
 	past_comes_back(s, a);
 	report_if_due(s, a, true);
@@ -400,6 +400,7 @@ static void obey(struct sim *s, struct sim_agent *a, const Gantry__AgentGoals *g
 {
 	bool first = !a->has_goals;
 
+	a->disarmed = goals->disarmed;
 	snprintf(a->pool, sizeof(a->pool), "%s", goals->n_pools ? goals->pools[0]->name : "");
 
 	check_goals_obeyed(s, a->host, goals);
@@ -553,6 +554,7 @@ static void process_ends(struct sim_host *h)
 	parked_drop(a);
 	a->running = a->hung = a->connected = a->has_goals = a->fenced = a->pass_soon = a->report_now = false;
 	a->goals_no = a->pool_looked_us = 0;
+	a->disarmed = false;
 	a->pool[0] = '\0';
 }
 

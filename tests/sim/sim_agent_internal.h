@@ -228,7 +228,7 @@ struct sim_agent {
 	bool pass_soon, report_now;
 	uint64_t reported_us;
 	char pool[32];                     /* of the goals; one is enough */
-	bool pool_lost;
+	bool pool_lost, disarmed;
 	uint64_t pool_looked_us;
 };
 void agent_wake(struct sim *s, struct sim_agent *a);

@@ -92,8 +92,8 @@ static void test_errors_name_the_line(void **state)
 		{"name: a\naccel: xen\naddress: 10.0.0.1\n", "line 2: accel: 'xen' is not auto, kvm or tcg"},
 		{"name: a\naddress: 10.0.0.1\nbridge: abridgenamethatistoolong\n", "line 3: bridge: "},
 		{"name: a\naddress: 10.0.0.1\nwatchdog: softdog\n", "line 3: watchdog: 'softdog' is not the absolute path"},
-		{"name: a\naddress: 10.0.0.1\nwatchdog_timeout_s: 11\n", "line 3: watchdog_timeout_s: '11' is not 2 to 10 seconds"},
-		{"name: a\naddress: 10.0.0.1\nwatchdog_timeout_s: 0\n", "line 3: watchdog_timeout_s: '0' is not 2 to 10"},
+		{"name: a\naddress: 10.0.0.1\nwatchdog_timeout_s: 11\n", "line 3: watchdog_timeout_s: '11' is not 5 to 10 seconds"},
+		{"name: a\naddress: 10.0.0.1\nwatchdog_timeout_s: 4\n", "line 3: watchdog_timeout_s: '4' is not 5 to 10"},
 		{"name: \"a\naddress: 10.0.0.1\n", ""},
 	};
 

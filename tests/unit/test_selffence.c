@@ -86,6 +86,10 @@ static void test_a_strict_host_counts_without_a_clusterd(void **state)
 	struct selffence sf;
 
 	selffence_init(&sf, 0);
+	selffence_clusterd(&sf, false, 0);
+	selffence_be_strict(&sf);
+	assert_true(selffence_tick(&sf, SELFFENCE_KILL_MS));
+	selffence_init(&sf, 0);
 	selffence_be_strict(&sf);
 	selffence_clusterd(&sf, false, 0);
 	selffence_clusterd(&sf, true, 500);

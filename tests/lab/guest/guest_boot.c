@@ -114,6 +114,7 @@ void guest_options_read(struct guest_options *ret_options)
 	options.rate_mb = option_number(line, "gw.rate=", 0, 1);
 	options.tick_ms = option_number(line, "gw.tick_ms=", 1, 10);
 	options.disk_ms = option_number(line, "gw.disk_ms=", 1, 100);
+	options.listen_port = option_number(line, "gw.listen=", 0, 0);
 	*ret_options = options;
 }
 

@@ -100,6 +100,12 @@ static void line_act(struct guest *guest, char *line)
 		guest_power_reboot();
 	else if (strcmp(line, "crash") == 0)
 		crash();
+	else if (strcmp(line, "hang-agent") == 0)
+		atomic_store(&guest->agent_hangs, true);
+	else if (strcmp(line, "watchdog-start") == 0)
+		guest_watchdog_start(guest);
+	else if (strcmp(line, "watchdog-stop-feeding") == 0)
+		atomic_store(&guest->watchdog_fed, false);
 	else if (line[0])
 		shell_run(line);
 }

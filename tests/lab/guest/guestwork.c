@@ -95,6 +95,9 @@ int main(void)
 	pthread_create(&thread, NULL, guest_button_run, &guest);
 	pthread_create(&thread, NULL, guest_memory_run, &guest);
 	pthread_create(&thread, NULL, guest_disk_run, &guest);
+	pthread_create(&thread, NULL, guest_agent_run, &guest);
+	if (guest.options.listen_port)
+		pthread_create(&thread, NULL, guest_listen_run, &guest);
 	guest_console_run(&guest); /* does not return */
 	return 1;
 }

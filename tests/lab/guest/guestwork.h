@@ -41,6 +41,7 @@ struct guest_options {
 	unsigned rate_mb; /* rewritten per second */
 	unsigned tick_ms;
 	unsigned disk_ms;
+	unsigned listen_port; /* 0: none */
 };
 
 struct guest {
@@ -53,6 +54,8 @@ struct guest {
 	atomic_ullong disk_records;
 	atomic_bool disk_found;
 	atomic_ullong pages_rewritten;
+	atomic_bool agent_hangs;  /* by the console, as is the next one */
+	atomic_bool watchdog_fed; /* once true the watchdog runs for ever */
 };
 
 /* guest_boot.c: what an init has to do first. */
@@ -72,6 +75,11 @@ void guest_memory_damage(void);
 
 /* guest_disk.c: the log. */
 void *guest_disk_run(void *guest);
+
+/* guest_ha.c: guest agent, port, watchdog. */
+void *guest_agent_run(void *guest);
+void *guest_listen_run(void *guest);
+void guest_watchdog_start(struct guest *guest);
 
 /* guest_console.c: the prompt and the power button. */
 void guest_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
