@@ -112,12 +112,11 @@ static const Gantry__PoolReport *pool_report(const Gantry__CtlModel *m, const Ga
 	return NULL;
 }
 
-/* A report without a reason is one that has not looked yet. */
 static void check_pool_on(const struct verify_input *in, const Gantry__Pool *pool, const Gantry__Host *h, struct findings *f)
 {
 	const Gantry__PoolReport *report = pool_report(in->m, h, pool->name);
 	bool lost = is_listed(pool->name, h->lost_pools, h->n_lost_pools);
-	bool told = report != NULL && !report->ok && report->reason[0];
+	bool told = report != NULL && report->checked && !report->ok;
 
 	if (lost || told)
 		add(f, ERROR, "pool-lost", host_subject(h), str_printf("mend the way from %s to %s; see 'clusterctl pool list'", h->name, pool->target),

@@ -195,7 +195,7 @@ int cmd_fence_confirm(struct invocation *inv)
 	Gantry__CmdFenceConfirm body = GANTRY__CMD_FENCE_CONFIRM__INIT;
 	_cleanup_free_ char *done = str_printf("host %s counts as dead; its domains are started elsewhere", inv->args[0]);
 
-	if (invocation_option(inv, "yes") == NULL && invocation_option(inv, "force") == NULL)
+	if (invocation_option(inv, "yes") == NULL)
 		return err_set_status(&inv->err, EPERM, STATUS(NEEDS_FORCE),
 				      "if host '%s' is not really off, two hosts will write to the same disks: switch it off, see that it is "
 				      "off, then say --yes",

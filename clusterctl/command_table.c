@@ -105,7 +105,7 @@ const struct command command_table[] = {
 	 .summary = "Forget a host's fence agents"},
 	{.name = "fence confirm", .arguments = "HOST", .min_args = 1, .max_args = 1, .kinds = {ARG_HOST}, .run = cmd_fence_confirm,
 	 .summary = "Vouch that a lost host is off, so that its domains start elsewhere",
-	 .options = {{"yes", 0, NULL, "it is off: somebody has looked", ARG_NONE}, {"force", 0, NULL, "the same as --yes", ARG_NONE}}},
+	 .options = {{"yes", 0, NULL, "it is off: somebody has looked", ARG_NONE}}},
 	{.name = "fence history", .arguments = "[HOST]", .max_args = 1, .kinds = {ARG_HOST}, .run = cmd_fence_history,
 	 .summary = "Print what became of hosts, and what their fence devices did"},
 	{.name = "ha set", .arguments = "DOMAIN", .min_args = 1, .max_args = 1, .kinds = {ARG_DOMAIN}, .run = cmd_ha_set,

@@ -13,10 +13,6 @@ void api__on_what_if(struct api_client *client, uint64_t id, const Gantry__CtlWh
 			   "ask one of them (clusterctl --host)", api->config.host);
 		return;
 	}
-	if (!api->ops.what_if) {
-		api__error(client, id, STATUS(FAILED), "clusterd %s cannot plan yet", GANTRY_VERSION);
-		return;
-	}
 	rc = api->ops.what_if(api->data, request->failed, request->n_failed, &plan, &err);
 	if (rc < 0) {
 		api__error(client, id, err_status(&err, rc), "%s", err.text);
