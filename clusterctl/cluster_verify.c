@@ -8,6 +8,7 @@
 #include "clusterctl/plan_view.h"
 #include "lib/buf.h"
 #include "lib/cleanup.h"
+#include "lib/ha_defaults.h"
 #include "proto/pbjson.h"
 
 #define ERROR GANTRY__EVENT_SEVERITY__EVENT_ERROR
@@ -278,6 +279,20 @@ static void check_disarmed(const struct verify_input *in, struct findings *f)
 		add(f, WARNING, "disarmed", cluster_subject(in), str_dup("clusterctl ha arm"), "HA is disarmed%s%s", ha->reason[0] ? ": " : "", ha->reason);
 }
 
+/* The brake is for many at once. */
+static void check_share(const struct verify_input *in, struct findings *f)
+{
+	const Gantry__HaState *ha = in->m->model->ha;
+	unsigned share = ha != NULL && ha->fence_share_percent ? ha->fence_share_percent : HA_FENCE_SHARE_DEFAULT;
+	size_t online = 0;
+
+	for (size_t i = 0; i < in->m->model->n_hosts; i++)
+		online += in->m->model->hosts[i]->state == HOST(ONLINE);
+	if (online > 2 && (online - 1) * share < 100)
+		add(f, ERROR, "fence-share", cluster_subject(in), str_printf("clusterctl cluster set fence-share=%zu, or more", (99 + online - 1) / (online - 1)),
+		    "no lost host is fenced, not even a single one: it is more than %u %% of the %zu others", share, online - 1);
+}
+
 /* ---- and if one more host failed */
 
 static void check_room(const struct verify_input *in, const Gantry__Host *h, const Gantry__CtlPlan *plan, struct findings *f)
@@ -321,6 +336,7 @@ void cluster_verify(const struct verify_input *in, struct findings *out)
 
 	check_quorum(in, out);
 	check_disarmed(in, out);
+	check_share(in, out);
 	for (size_t i = 0; i < s->n_hosts; i++) {
 		check_state(s->hosts[i], out);
 		/* With nobody to take over there is nothing to be proven. */

@@ -20,7 +20,8 @@ static void print_step(const struct invocation *inv, const Gantry__CtlFenceTeste
 	_cleanup_free_ char *took = units_format_ms(t->took_ms);
 
 	if (inv->format == OUTPUT_TABLE || inv->format == OUTPUT_NAME) {
-		printf("%s  level %u  %s  %-6s  %-6s  %s  %s\n", inv->args[0], t->level, t->agent, t->action, t->ok ? "ok" : "FAILED", took, t->text);
+		printf("%s  level %u  %s  %-6s  %-6s  %s%s%s\n", inv->args[0], t->level, t->agent, t->action, t->ok ? "ok" : "FAILED", took,
+		       t->text[0] ? "  " : "", t->text);
 		return;
 	}
 	json_t *json = pbjson_from_message(&t->base, true);
@@ -81,7 +82,7 @@ int cmd_fence_test(struct invocation *inv)
 	request.body_case = GANTRY__CTL_MESSAGE__BODY_FENCE_TEST;
 	request.fence_test = &body;
 	rc = run_test(inv, c, &request, &ok);
-	if (rc == -EINTR || rc == -ETIMEDOUT)
+	if (really && (rc == -EINTR || rc == -ETIMEDOUT))
 		fprintf(stderr, "clusterctl: what was switched off is switched on again all the same; see 'clusterctl fence history %s'\n", inv->args[0]);
 	if (rc == -EINTR)
 		return 130;
@@ -105,10 +106,11 @@ static bool on_death_event(void *data, const Gantry__Event *e)
 
 	if (strcmp(e->subject, d->subject) != 0)
 		return true;
-	fprintf(stderr, "%s: %s\n", e->subject, e->text);
 	d->dead = strcmp(e->kind, "host-dead") == 0;
-	if (!d->dead && strcmp(e->kind, "host-removed") != 0)
+	if (!d->dead && strcmp(e->kind, "host-removed") != 0) {
+		fprintf(stderr, "%s\n", e->text);
 		return true;
+	}
 	d->text = str_dup(e->text);
 	return false;
 }

@@ -9,6 +9,7 @@
 
 #define SEEN_POLL_MS 500
 #define SEEN_STAYS_MS 10000   /* a host that is online still, so long after one device switched it off, has another supply */
+#define SEEN_HELD_MS 20000    /* lost, and nobody fences it */
 #define SEEN_MAX_MS 60000
 
 enum step { STEP_STATUS, STEP_OFF, STEP_SEEN, STEP_ON };
@@ -282,14 +283,15 @@ static void look_whether_seen(struct api_fence_test *t)
 	const Gantry__Host *h = model_host(model, t->host->name);
 	uint64_t since = uv_now(t->api->loop) - t->step_began_ms;
 	bool dead = !h || h->state == GANTRY__HOST_STATE__HOST_STATE_DEAD || h->state == GANTRY__HOST_STATE__HOST_STATE_JOINING;
-	bool held = h && h->state == GANTRY__HOST_STATE__HOST_STATE_LOST && model->state->ha && model->state->ha->disarmed;
+	bool disarmed = model->state->ha && model->state->ha->disarmed;
+	bool held = h && h->state == GANTRY__HOST_STATE__HOST_STATE_LOST && (disarmed || since >= SEEN_HELD_MS);
 	bool stays = h && h->state == GANTRY__HOST_STATE__HOST_STATE_ONLINE && since >= SEEN_STAYS_MS;
 
 	if (!dead && !held && !stays && since < SEEN_MAX_MS) {
 		uv_timer_start(&t->timer, api__fence_test_step, SEEN_POLL_MS, 0);
 		return;
 	}
-	tell(t, "seen", true, dead ? "the cluster holds it for dead" : held ? "the cluster has lost it, and fences nothing while HA is disarmed" :
+	tell(t, "seen", true, dead ? "the cluster holds it for dead" : held ? "the cluster has lost it, and does not fence it: see 'clusterctl fence history'" :
 	     stays ? "the cluster does not miss it: has it another power supply?" : "the cluster has not proven it dead by itself");
 	go_on(t, STEP_ON);
 }

@@ -424,6 +424,21 @@ static void test_the_cluster(void **state)
 		  "warning differ cluster demo: different accelerations: hostA tcg, hostB kvm, hostC kvm\n");
 }
 
+static void test_a_brake_that_is_always_on(void **state)
+{
+	struct world *w = *state;
+
+	w->m->model->ha = PB_NEW(Gantry__HaState, gantry__ha_state__init);
+	w->m->model->ha->fence_share_percent = 49;
+	expect(w, "error fence-share cluster demo: no lost host is fenced, not even a single one: it is more than 49 % of the 2 others\n");
+	w->m->model->ha->fence_share_percent = 50;
+	expect(w, "");
+	/* Of two hosts the brake does not speak. */
+	w->m->model->ha->fence_share_percent = 1;
+	w->m->model->hosts[2]->state = GANTRY__HOST_STATE__HOST_STATE_JOINING;
+	expect(w, "warning host-not-seen host hostC: it was added and has never come online\n");
+}
+
 static void test_one_more_failure(void **state)
 {
 	struct world *w = *state;
@@ -445,7 +460,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 		cmocka_unit_test(test_policy_options), cmocka_unit_test(test_the_rest_of_a_policy_stays), cmocka_unit_test(test_seconds),
 		T(test_plan_in_numbers), T(test_nothing_is_wrong), T(test_hosts), T(test_what_can_be_fenced), T(test_pools), T(test_domains),
-		T(test_the_cluster), T(test_one_more_failure),
+		T(test_the_cluster), T(test_a_brake_that_is_always_on), T(test_one_more_failure),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
