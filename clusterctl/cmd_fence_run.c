@@ -1,5 +1,6 @@
 /* fence test, run, history: fencing done, and seen. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "clusterctl/cmd.h"
@@ -94,12 +95,11 @@ int cmd_fence_test(struct invocation *inv)
 /* ---- run */
 
 struct death {
-	struct invocation *inv;
-	char *subject, *text;   /* text: of the end */
+	char *subject, *text;   /* text: of the newest event */
 	bool dead;
 };
 
-/* Until it is dead, or no host any more. */
+/* Until it is dead, or no host any more, or left alone because its devices failed: a person's wish is carried out once. */
 static bool on_death_event(void *data, const Gantry__Event *e)
 {
 	struct death *d = data;
@@ -107,18 +107,18 @@ static bool on_death_event(void *data, const Gantry__Event *e)
 	if (strcmp(e->subject, d->subject) != 0)
 		return true;
 	d->dead = strcmp(e->kind, "host-dead") == 0;
-	if (!d->dead && strcmp(e->kind, "host-removed") != 0) {
-		fprintf(stderr, "%s\n", e->text);
-		return true;
-	}
+	free(d->text);
 	d->text = str_dup(e->text);
-	return false;
+	if (d->dead || strcmp(e->kind, "host-removed") == 0 || strcmp(e->kind, "host-online") == 0)
+		return false;
+	fprintf(stderr, "%s\n", e->text);
+	return true;
 }
 
 static int wait_for_death(struct invocation *inv, uint64_t after_id)
 {
 	_cleanup_free_ char *subject = str_printf("host %s", inv->args[0]);
-	struct death d = {.inv = inv, .subject = subject};
+	struct death d = {.subject = subject};
 	int rc = cmd_watch_events(inv, true, inv->timeout_s ? ctl_now_ms() + inv->timeout_s * 1000ull : 0, &after_id, on_death_event, &d);
 	_cleanup_free_ char *text = d.text;
 
@@ -130,7 +130,8 @@ static int wait_for_death(struct invocation *inv, uint64_t after_id)
 	if (rc < 0)
 		return err_prefix(&inv->err, rc, "host %s goes on being fenced, unwatched", inv->args[0]);
 	if (!d.dead)
-		return err_set_status(&inv->err, EREMOTEIO, STATUS(FAILED), "%s", text ? text : "it was not fenced");
+		return err_set_status(&inv->err, EREMOTEIO, STATUS(FAILED), "host %s was not fenced: %s; see 'clusterctl fence history %s'", inv->args[0],
+				      text ? text : "nothing is known of it", inv->args[0]);
 	if (inv->format == OUTPUT_TABLE || inv->format == OUTPUT_NAME)
 		puts(inv->format == OUTPUT_NAME ? inv->args[0] : text);
 	else

@@ -24,7 +24,7 @@
 
 /* What the fake does with each request in turn. */
 enum act { HANG_UP, ANSWER, APPLIED_REFUSAL, RETRY_ERROR, SILENCE, JOB_RUNS, JOB_DONE, JOB_FAILED, STEPS_OK, STEPS_FAILED, STEPS_CUT,
-	   MODEL, EVENTS_OTHER, EVENTS_DEAD, EVENTS_GONE, END };
+	   MODEL, EVENTS_OTHER, EVENTS_DEAD, EVENTS_GONE, EVENTS_BACK, END };
 
 struct fake {
 	char path[108];
@@ -174,6 +174,10 @@ static bool act_on_ha(struct fake *f, const Gantry__CtlMessage *m, enum act act)
 		return *f->script != HANG_UP;
 	case EVENTS_DEAD:
 		send_event(f, m->id, 10, "host hostB", "host-dead", "hostB is proven dead: fence_x");
+		return true;
+	case EVENTS_BACK:
+		send_event(f, m->id, 10, "host hostB", "fence-failed", "no answer");
+		send_event(f, m->id, 11, "host hostB", "host-online", "hostB is online again");
 		return true;
 	case EVENTS_GONE:
 		send_event(f, m->id, 10, "host hostB", "host-removed", "hostB is removed");
@@ -523,6 +527,7 @@ static void test_fence_test_follows_the_steps(void **state)
 static void test_fence_run_waits_for_the_death_of_that_host(void **state)
 {
 	static const enum act dead[] = {MODEL, ANSWER, EVENTS_OTHER, HANG_UP, EVENTS_DEAD, END}, gone[] = {MODEL, ANSWER, EVENTS_GONE, END},
+			      back[] = {MODEL, ANSWER, EVENTS_BACK, END},
 			      never[] = {MODEL, ANSWER, EVENTS_OTHER, END}, own[] = {MODEL, END}, unknown[] = {MODEL, END};
 	struct fake f = {.path = "no-such.sock"};
 	struct err err = {0};
@@ -533,7 +538,9 @@ static void test_fence_run_waits_for_the_death_of_that_host(void **state)
 	assert_int_equal(f.after_id, 9);
 	assert_int_equal(RUN(gone, &f, &err, "fence", "run", "hostB", "--yes"), -EREMOTEIO);
 	assert_int_equal(f.after_id, 7);
-	assert_string_equal(err.text, "hostB is removed");
+	assert_string_equal(err.text, "host hostB was not fenced: hostB is removed; see 'clusterctl fence history hostB'");
+	assert_int_equal(RUN(back, &f, &err, "fence", "run", "hostB", "--yes"), -EREMOTEIO);
+	assert_int_equal(err.status, GANTRY__STATUS__STATUS_FAILED);
 	assert_int_equal(RUN(never, &f, &err, "fence", "run", "hostB", "--yes", "--timeout", "1"), GANTRY__STATUS__STATUS_TIMEOUT);
 	assert_int_equal(RUN(own, &f, &err, "fence", "run", "hostA", "--yes"), -EINVAL);
 	assert_int_equal(err.status, GANTRY__STATUS__STATUS_CONSTRAINT);
