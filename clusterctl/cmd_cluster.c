@@ -36,30 +36,12 @@ static uint64_t start_deadline(const struct invocation *inv)
 	return ctl_now_ms() + (inv->timeout_s ? inv->timeout_s * 1000ull : START_TIMEOUT_MS);
 }
 
-/* One question about the state; -ECONNREFUSED and the like while clusterd is not there. */
-static int ask_status(struct ctl_client *c, Gantry__CtlStatus **ret, struct err *err)
-{
-	Gantry__CtlMessage request = GANTRY__CTL_MESSAGE__INIT, *answer = NULL;
-	Gantry__CtlStatusRequest body = GANTRY__CTL_STATUS_REQUEST__INIT;
-
-	request.body_case = GANTRY__CTL_MESSAGE__BODY_STATUS_REQUEST;
-	request.status_request = &body;
-	int rc = ctl_call(c, &request, GANTRY__CTL_MESSAGE__BODY_STATUS, &answer, err);
-	if (rc < 0)
-		return rc;
-	*ret = answer->status;
-	answer->body_case = GANTRY__CTL_MESSAGE__BODY__NOT_SET;
-	answer->status = NULL;
-	gantry__ctl_message__free_unpacked(answer, NULL);
-	return 0;
-}
-
 /* Waits until the daemon that was just started answers. */
 static int wait_for_daemon(struct invocation *inv, struct ctl_client *c, uint64_t deadline)
 {
 	for (;;) {
 		Gantry__CtlStatus *status = NULL;
-		int rc = ask_status(c, &status, &inv->err);
+		int rc = cmd_ask_status(c, &status, &inv->err);
 
 		if (rc == 0)
 			gantry__ctl_status__free_unpacked(status, NULL);
@@ -82,7 +64,7 @@ static void ask_own_state(struct invocation *inv, struct ctl_client *c, const ch
 
 	*ret_online = *ret_agent = false;
 	snprintf(ret_state, 160, "clusterd has not the cluster's log yet");
-	if (ask_status(c, &status, &inv->err) < 0)
+	if (cmd_ask_status(c, &status, &inv->err) < 0)
 		return;
 	if (status->quorate && cmd_model(inv, false, &m) == 0) {
 		const Gantry__Host *h = cmd_host(m, name);
@@ -275,7 +257,7 @@ static int propose_init(struct invocation *inv, struct ctl_client *c, uint64_t d
 static int check_stopped(struct invocation *inv, struct ctl_client *c)
 {
 	Gantry__CtlStatus *status = NULL;
-	int rc = ask_status(c, &status, NULL);
+	int rc = cmd_ask_status(c, &status, NULL);
 
 	if (rc == -EINTR)
 		return rc;
@@ -294,7 +276,7 @@ static int check_stopped(struct invocation *inv, struct ctl_client *c)
 static int check_existing(struct invocation *inv, struct ctl_client *c)
 {
 	Gantry__CtlStatus *status = NULL;
-	int rc = ask_status(c, &status, NULL);
+	int rc = cmd_ask_status(c, &status, NULL);
 
 	if (rc == -EINTR)
 		return rc;

@@ -40,6 +40,23 @@ int cmd_model(struct invocation *inv, bool events, Gantry__CtlModel **ret)
 	return 0;
 }
 
+int cmd_ask_status(struct ctl_client *c, Gantry__CtlStatus **ret, struct err *err)
+{
+	Gantry__CtlMessage request = GANTRY__CTL_MESSAGE__INIT, *answer = NULL;
+	Gantry__CtlStatusRequest body = GANTRY__CTL_STATUS_REQUEST__INIT;
+
+	request.body_case = GANTRY__CTL_MESSAGE__BODY_STATUS_REQUEST;
+	request.status_request = &body;
+	int rc = ctl_call(c, &request, GANTRY__CTL_MESSAGE__BODY_STATUS, &answer, err);
+	if (rc < 0)
+		return rc;
+	*ret = answer->status;
+	answer->body_case = GANTRY__CTL_MESSAGE__BODY__NOT_SET;
+	answer->status = NULL;
+	gantry__ctl_message__free_unpacked(answer, NULL);
+	return 0;
+}
+
 static int split(const char *text, char mark, char **ret_left, char **ret_right)
 {
 	const char *at = strchr(text, mark);

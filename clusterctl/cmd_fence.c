@@ -12,11 +12,14 @@
 
 #define STATUS(x) GANTRY__STATUS__STATUS_##x
 #define LEVEL_MAX 16
+#define WATCHDOG "watchdog"   /* FENCE_WATCHDOG of fencing/fence_agent.h */
 
-static char *params_text(const Gantry__FenceDevice *d)
+static char *params_text(const Gantry__Host *h, const Gantry__FenceDevice *d)
 {
 	struct buf text = {0};
 
+	if (strcmp(d->agent, WATCHDOG) == 0)
+		return h->watchdog[0] ? str_dup(h->watchdog) : str_dup("its agent reports none: it proves nothing");
 	for (size_t i = 0; i < d->n_params; i++)
 		buf_printf(&text, "%s%s=%s", i ? " " : "", d->params[i]->key, d->params[i]->secret ? "***" : d->params[i]->value);
 	char *result = str_dup(buf_str(&text));
@@ -38,7 +41,7 @@ int cmd_fence_list(struct invocation *inv)
 		for (size_t j = 0; j < h->n_fence; j++) {
 			const Gantry__FenceDevice *d = h->fence[j];
 			json_t *item = pbjson_from_message(&d->base, true);
-			char *const cells[] = {str_dup(h->name), str_printf("%u", d->level), str_dup(d->agent), params_text(d)};
+			char *const cells[] = {str_dup(h->name), str_printf("%u", d->level), str_dup(d->agent), params_text(h, d)};
 			json_object_set_new(item, "host", json_string(h->name));
 			output_table_row(t, cells, item);
 		}
@@ -89,16 +92,21 @@ static int read_devices(struct invocation *inv, uint32_t level, Gantry__CmdFence
 		if (strcmp(inv->args[i], "+") == 0 && !begin) {
 			begin = true;
 		} else if (begin) {
-			if (strchr(inv->args[i], '=') != NULL || strncmp(inv->args[i], "fence_", 6) != 0)
+			if (strchr(inv->args[i], '=') != NULL ||
+			    (strncmp(inv->args[i], "fence_", 6) != 0 && strcmp(inv->args[i], WATCHDOG) != 0))
 				return err_set_status(&inv->err, EINVAL, STATUS(USAGE),
-						      "'%.60s' has to be the name of a fence agent, such as fence_ipmilan", inv->args[i]);
+						      "'%.60s' has to be the name of a fence agent, such as fence_ipmilan, or 'watchdog'", inv->args[i]);
 			Gantry__FenceDevice *d = PB_NEW(Gantry__FenceDevice, gantry__fence_device__init);
 			pb_set_string(&d->agent, inv->args[i]);
 			d->level = level + (uint32_t)body->n_devices;
 			PB_APPEND(body, devices, d);
 			begin = false;
 		} else {
-			rc = add_param(inv, body->devices[body->n_devices - 1], inv->args[i]);
+			Gantry__FenceDevice *d = body->devices[body->n_devices - 1];
+			if (strcmp(d->agent, WATCHDOG) == 0)
+				return err_set_status(&inv->err, EINVAL, STATUS(USAGE),
+						      "'%.60s': a watchdog takes no parameters; which one it is stands in the host's own host.yaml", inv->args[i]);
+			rc = add_param(inv, d, inv->args[i]);
 		}
 	}
 	if (rc == 0 && begin)
@@ -187,10 +195,10 @@ int cmd_fence_confirm(struct invocation *inv)
 	Gantry__CmdFenceConfirm body = GANTRY__CMD_FENCE_CONFIRM__INIT;
 	_cleanup_free_ char *done = str_printf("host %s counts as dead; its domains are started elsewhere", inv->args[0]);
 
-	if (invocation_option(inv, "force") == NULL)
+	if (invocation_option(inv, "yes") == NULL)
 		return err_set_status(&inv->err, EPERM, STATUS(NEEDS_FORCE),
 				      "if host '%s' is not really off, two hosts will write to the same disks: switch it off, see that it is "
-				      "off, then say --force",
+				      "off, then say --yes",
 				      inv->args[0]);
 	body.host = (char *)inv->args[0];
 	command.body_case = GANTRY__COMMAND__BODY_FENCE_CONFIRM;

@@ -105,13 +105,28 @@ int cmd_host_remove(struct invocation *inv)
 	return job_run(inv, &command, done);
 }
 
-static void print_status(const Gantry__CtlStatus *s)
+static void print_ha(struct invocation *inv, const Gantry__CtlStatus *s)
+{
+	_cleanup_free_ char *disarmed = NULL;
+	Gantry__CtlModel *m = NULL;
+
+	if (!s->cluster_name[0] || cmd_model(inv, false, &m) < 0)
+		return;
+	disarmed = cmd_ha_disarmed(m->model);
+	if (disarmed != NULL)
+		printf("%s\n", disarmed);
+	gantry__ctl_model__free_unpacked(m, NULL);
+}
+
+static void print_status(struct invocation *inv, const Gantry__CtlStatus *s)
 {
 	printf("Cluster      %s (%s)\n", s->cluster_name[0] ? s->cluster_name : "none: run 'clusterctl cluster init'", s->cluster_uuid);
 	printf("Asked        %s, clusterd %s, agent %s\n", s->host, s->version, s->agent_connected ? "connected" : "not connected");
 	printf("Quorum       %s: %u votes, %u needed\n", s->quorate ? "yes" : "NO", s->votes, s->quorum);
-	printf("Log          %s; epoch %" PRIu64 ", committed %" PRIu64 ", applied %" PRIu64 "\n\n", s->log_state, s->epoch, s->commit_index,
+	printf("Log          %s; epoch %" PRIu64 ", committed %" PRIu64 ", applied %" PRIu64 "\n", s->log_state, s->epoch, s->commit_index,
 	       s->applied_index);
+	print_ha(inv, s);
+	putchar('\n');
 }
 
 static void add_member(struct output_table *t, const Gantry__MemberInfo *m)
@@ -133,21 +148,17 @@ int cmd_cluster_status(struct invocation *inv)
 {
 	static const struct output_column columns[] = {{"Host", false}, {"ID", true}, {"Address", false}, {"Member", false},
 						       {"Synced", false}, {"Votes", false}, {"Role", false}};
-	Gantry__CtlMessage request = GANTRY__CTL_MESSAGE__INIT, *answer = NULL;
-	Gantry__CtlStatusRequest body = GANTRY__CTL_STATUS_REQUEST__INIT;
+	Gantry__CtlStatus *s = NULL;
 	struct ctl_client *c;
 	int rc = invocation_client(inv, &c);
 
-	request.body_case = GANTRY__CTL_MESSAGE__BODY_STATUS_REQUEST;
-	request.status_request = &body;
 	if (rc == 0)
-		rc = ctl_call(c, &request, GANTRY__CTL_MESSAGE__BODY_STATUS, &answer, &inv->err);
+		rc = cmd_ask_status(c, &s, &inv->err);
 	if (rc < 0)
 		return rc;
-	const Gantry__CtlStatus *s = answer->status;
 	if (inv->format == OUTPUT_TABLE) {
 		struct output_table *t = output_table_new(OUTPUT_TABLE, columns, ARRAY_SIZE(columns));
-		print_status(s);
+		print_status(inv, s);
 		for (size_t i = 0; i < s->n_members; i++)
 			add_member(t, s->members[i]);
 		rc = output_table_finish(t, &inv->err);
@@ -156,6 +167,6 @@ int cmd_cluster_status(struct invocation *inv)
 	} else {
 		rc = output_object(inv->format, pbjson_from_message(&s->base, true), &inv->err);
 	}
-	gantry__ctl_message__free_unpacked(answer, NULL);
+	gantry__ctl_status__free_unpacked(s, NULL);
 	return rc;
 }

@@ -75,6 +75,14 @@ static void add_row(struct output_table *t, const Gantry__CtlModel *m, const Gan
 	output_table_row(t, cells, domain_json(m, d));
 }
 
+static void warn_disarmed(const struct invocation *inv, const Gantry__ClusterModel *m)
+{
+	_cleanup_free_ char *disarmed = cmd_ha_disarmed(m);
+
+	if (inv->format == OUTPUT_TABLE && disarmed != NULL)
+		fprintf(stderr, "clusterctl: warning: %s\n", disarmed);
+}
+
 int cmd_list(struct invocation *inv)
 {
 	static const struct output_column columns[] = {{"Name", false}, {"ID", true},	 {"Mem", true},	   {"VCPUs", true},
@@ -93,6 +101,7 @@ int cmd_list(struct invocation *inv)
 			if (one == NULL || one == m->model->domains[i])
 				add_row(t, m, m->model->domains[i]);
 		rc = output_table_finish(t, &inv->err);
+		warn_disarmed(inv, m->model);
 	}
 	gantry__ctl_model__free_unpacked(m, NULL);
 	return rc;

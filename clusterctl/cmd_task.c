@@ -86,7 +86,7 @@ int cmd_task_cancel(struct invocation *inv)
 }
 
 /* One event a line, as they come: also for JSON, so that a reader need not wait for the end. */
-static void print_event(struct invocation *inv, const Gantry__Event *e)
+void cmd_print_event(const struct invocation *inv, const Gantry__Event *e)
 {
 	static const char *const marks[] = {"", "WARNING: ", "ERROR: "};
 
@@ -106,60 +106,87 @@ static void print_event(struct invocation *inv, const Gantry__Event *e)
 	}
 }
 
-/* Receives until the connection ends; *after_id moves on. */
-static int follow(struct invocation *inv, struct ctl_client *c, bool go_on, uint64_t *after_id)
+struct follow {
+	uint64_t *after_id;
+	bool (*each)(void *data, const Gantry__Event *e);
+	void *data;
+	bool ended;
+};
+
+static void follow_message(struct follow *f, const Gantry__CtlMessage *message)
+{
+	if (message->body_case != GANTRY__CTL_MESSAGE__BODY_EVENTS)
+		return;
+	for (size_t i = 0; i < message->events->n_events && !f->ended; i++) {
+		*f->after_id = message->events->events[i]->id;
+		f->ended = !f->each(f->data, message->events->events[i]);
+	}
+}
+
+/* Receives until the connection ends, or nobody wants more. */
+static int follow(struct invocation *inv, struct ctl_client *c, bool go_on, uint64_t deadline_ms, struct follow *f)
 {
 	Gantry__CtlMessage request = GANTRY__CTL_MESSAGE__INIT, *message;
 	Gantry__CtlWatchEvents body = GANTRY__CTL_WATCH_EVENTS__INIT;
-	uint64_t id, deadline = go_on ? 0 : ctl_now_ms() + CTL_ANSWER_TIMEOUT_MS;
+	uint64_t id;
 	int rc = ctl_connect(c, &inv->err);
 
-	body.after_id = *after_id;
+	body.after_id = *f->after_id;
 	body.follow = go_on;
 	request.body_case = GANTRY__CTL_MESSAGE__BODY_WATCH_EVENTS;
 	request.watch_events = &body;
 	if (rc == 0)
 		rc = ctl_send(c, &request, &id, &inv->err);
 	while (rc == 0) {
-		rc = ctl_receive(c, id, deadline, &message, &inv->err);
+		rc = ctl_receive(c, id, deadline_ms, &message, &inv->err);
 		if (rc < 0)
 			return rc;
-		if (message->body_case == GANTRY__CTL_MESSAGE__BODY_EVENTS) {
-			for (size_t i = 0; i < message->events->n_events; i++) {
-				print_event(inv, message->events->events[i]);
-				*after_id = message->events->events[i]->id;
-			}
-		}
+		follow_message(f, message);
 		gantry__ctl_message__free_unpacked(message, NULL);
 		if (fflush(stdout) != 0)
 			return err_set(&inv->err, EPIPE, "the output cannot be written");
-		if (!go_on)
+		if (!go_on || f->ended)
 			break;
 	}
 	return rc;
 }
 
-int cmd_events(struct invocation *inv)
+int cmd_watch_events(struct invocation *inv, bool go_on, uint64_t deadline_ms, uint64_t *after_id,
+		     bool (*each)(void *data, const Gantry__Event *e), void *data)
 {
-	bool go_on = invocation_option(inv, "watch") != NULL;
-	uint64_t after_id = 0, lost_at = 0;
+	struct follow f = {.after_id = after_id, .each = each, .data = data};
+	uint64_t lost_at = 0;
 	struct ctl_client *c;
 	int rc = invocation_client(inv, &c);
 
 	if (rc < 0)
 		return rc;
 	for (;;) {
-		uint64_t before = after_id;
-		rc = follow(inv, c, go_on, &after_id);
-		if (rc == -EINTR)
-			return 130;
-		if (!go_on || rc == -EREMOTEIO || rc == -EPIPE || (before == 0 && after_id == 0))
+		uint64_t before = *after_id;
+		rc = follow(inv, c, go_on, deadline_ms, &f);
+		if (!go_on || f.ended || rc == -EINTR || rc == -ETIMEDOUT || rc == -EREMOTEIO || rc == -EPIPE || (before == 0 && *after_id == 0))
 			return rc;
-		if (lost_at == 0 || after_id != before)
+		if (lost_at == 0 || *after_id != before)
 			lost_at = ctl_now_ms();
 		if (ctl_now_ms() - lost_at >= CTL_RECONNECT_MS)
 			return rc;
-		if (ctl_pause(c, CTL_RETRY_PAUSE_MS, &inv->err) == -EINTR)
-			return 130;
+		rc = ctl_pause(c, CTL_RETRY_PAUSE_MS, &inv->err);
+		if (rc < 0)
+			return rc;
 	}
+}
+
+static bool print_each(void *data, const Gantry__Event *e)
+{
+	cmd_print_event(data, e);
+	return true;
+}
+
+int cmd_events(struct invocation *inv)
+{
+	bool go_on = invocation_option(inv, "watch") != NULL;
+	uint64_t after_id = 0;
+	int rc = cmd_watch_events(inv, go_on, go_on ? 0 : ctl_now_ms() + CTL_ANSWER_TIMEOUT_MS, &after_id, print_each, inv);
+
+	return rc == -EINTR ? 130 : rc;
 }

@@ -15,7 +15,8 @@
 #define COMMAND_WORDS_MAX 2
 
 /* What stands in an argument's or an option's place, for completion. */
-enum arg_kind { ARG_NONE, ARG_TEXT, ARG_FILE, ARG_DOMAIN, ARG_HOST, ARG_POOL, ARG_VOLUME, ARG_TASK, ARG_COMMAND, ARG_FORMAT };
+enum arg_kind { ARG_NONE, ARG_TEXT, ARG_FILE, ARG_DOMAIN, ARG_HOST, ARG_POOL, ARG_VOLUME, ARG_TASK, ARG_COMMAND, ARG_FORMAT,
+		ARG_READY, ARG_ISOLATION, ARG_YES_NO, ARG_SETTING };
 
 struct command_option {
 	const char *name;    /* without "--" */

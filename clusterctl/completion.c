@@ -20,6 +20,14 @@ static const char *kind_function(enum arg_kind kind)
 		return "_clusterctl_ask task list";
 	case ARG_COMMAND:
 		return "_clusterctl_words \"$_clusterctl_commands\"";
+	case ARG_READY:
+		return "_clusterctl_words \"running agent time port:\"";
+	case ARG_ISOLATION:
+		return "_clusterctl_words \"stop leave\"";
+	case ARG_YES_NO:
+		return "_clusterctl_words \"yes no\"";
+	case ARG_SETTING:
+		return "_clusterctl_words \"fence-share=\"";
 	case ARG_FORMAT:
 		return "_clusterctl_words \"table json yaml name\"";
 	default:

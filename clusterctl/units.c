@@ -70,6 +70,29 @@ int units_parse_number(const char *what, const char *text, uint64_t min, uint64_
 	return 0;
 }
 
+int units_parse_seconds(const char *what, const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err)
+{
+	static const struct {
+		char letter;
+		uint64_t seconds;
+	} units[] = {{'\0', 1}, {'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+	const char *p = text;
+	uint64_t value;
+	bool ok = take_number(&p, &value);
+	size_t i = 0;
+
+	while (ok && i < ARRAY_SIZE(units) && units[i].letter != *p)
+		i++;
+	ok = ok && i < ARRAY_SIZE(units) && (*p == '\0' || p[1] == '\0') && !__builtin_mul_overflow(value, units[i].seconds, &value);
+	if (!ok || value < min || value > max) {
+		_cleanup_free_ char *least = units_format_ms(min * 1000), *most = units_format_ms(max * 1000);
+		_cleanup_free_ char *want = str_printf("a time such as 90s, 30m or 2h, from %s to %s", least, most);
+		return fail(err, what, text, want);
+	}
+	*ret = value;
+	return 0;
+}
+
 char *units_format_bytes(uint64_t bytes)
 {
 	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lib/buf.h"
+#include "lib/deadlines.h"
 #include "lib/subprocess.h"
 #include "proto/pb.h"
 
@@ -16,14 +17,18 @@
 #define STATUS_REPEAT_MS 500
 #define QUOTE_MAX 160 /* of what an agent said */
 
+enum goal { GOAL_OFF, GOAL_ON, GOAL_TELL };
+
 struct fence_run {
 	uv_loop_t *loop;
-	uv_timer_t timer;            /* between two looks at the status */
+	uv_timer_t timer;            /* between two looks at the status, and of a watchdog */
 	struct subprocess *running;
-	char *host;
+	char *host, *watchdog;       /* what the host said of its own last; NULL: nothing */
 	Gantry__FenceDevice **devices; /* by level */
 	size_t n, at;
-	bool status_only, asking_status, cancelled, done;
+	enum goal goal;
+	bool asking_status, cancelled, done;
+	bool by_time;                /* of what `agreed` says */
 	uint64_t device_started_ms;
 	struct buf agreed, failed;   /* what is said in the end */
 	fence_cb cb;
@@ -38,6 +43,7 @@ static void run_free(uv_handle_t *timer)
 		gantry__fence_device__free_unpacked(r->devices[i], NULL);
 	free(r->devices);
 	free(r->host);
+	free(r->watchdog);
 	buf_free(&r->agreed);
 	buf_free(&r->failed);
 	free(r);
@@ -48,8 +54,13 @@ static void finish(struct fence_run *r, int rc, const struct err *err)
 	if (r->done)
 		return;
 	r->done = true;
-	r->cb(r->data, rc, rc ? NULL : buf_str(&r->agreed), err);
+	r->cb(r->data, rc, rc == 0 && r->by_time, rc ? NULL : buf_str(&r->agreed), err);
 	uv_close((uv_handle_t *)&r->timer, run_free);
+}
+
+static bool is_watchdog(const Gantry__FenceDevice *d)
+{
+	return !strcmp(d->agent, FENCE_WATCHDOG);
 }
 
 static uint32_t timeout_ms(const Gantry__FenceDevice *d)
@@ -92,15 +103,26 @@ static int options_text(const struct fence_run *r, const Gantry__FenceDevice *d,
 
 static void next_device(struct fence_run *r);
 
-static void device_failed(struct fence_run *r, const char *why)
+static const char *goal_word(const struct fence_run *r)
+{
+	return r->goal == GOAL_ON ? "on" : "off";
+}
+
+/* One that does not agree fails its whole level. */
+static void level_failed(struct fence_run *r, const char *why)
 {
 	uint32_t level = r->devices[r->at]->level;
 
 	buf_printf(&r->failed, "%s%s (level %u): %s", r->failed.len ? "; " : "", r->devices[r->at]->agent, level, why);
-	/* One that does not agree fails its whole level. */
 	while (r->at < r->n && r->devices[r->at]->level == level)
 		r->at++;
 	buf_consume(&r->agreed, r->agreed.len);
+	r->by_time = false;
+}
+
+static void device_failed(struct fence_run *r, const char *why)
+{
+	level_failed(r, why);
 	next_device(r);
 }
 
@@ -109,7 +131,12 @@ static void device_agreed(struct fence_run *r)
 	const Gantry__FenceDevice *d = r->devices[r->at];
 	double seconds = (uv_now(r->loop) - r->device_started_ms) / 1000.0;
 
-	buf_printf(&r->agreed, "%s%s at level %u: off, status off, %.1f s", r->agreed.len ? "; " : "", d->agent, d->level, seconds);
+	buf_printf(&r->agreed, "%s%s at level %u: ", r->agreed.len ? "; " : "", d->agent, d->level);
+	if (is_watchdog(d))
+		buf_printf(&r->agreed, "it did not feed it for %u s", DEADLINE_PROOF_BY_TIME_MS / 1000);
+	else
+		buf_printf(&r->agreed, "%s, status %s, %.1f s", goal_word(r), goal_word(r), seconds);
+	r->by_time = r->by_time || is_watchdog(d);
 	if (r->at + 1 < r->n && r->devices[r->at + 1]->level == d->level) {
 		r->at++;
 		next_device(r);
@@ -122,7 +149,12 @@ static void ask_status(struct fence_run *r);
 
 static void on_timer(uv_timer_t *timer)
 {
-	ask_status(timer->data);
+	struct fence_run *r = timer->data;
+
+	if (is_watchdog(r->devices[r->at]))
+		device_agreed(r);
+	else
+		ask_status(r);
 }
 
 static size_t longer_secret(const Gantry__FenceParam *p, const char *at, size_t longest)
@@ -210,36 +242,37 @@ static void describe(const struct fence_run *r, const struct subprocess_result *
 	buf_free(&text);
 }
 
+/* The device says that the host is in this state. */
+static void on_state(struct fence_run *r, bool on)
+{
+	char why[80];
+
+	if (r->goal == GOAL_TELL) {
+		buf_printf(&r->agreed, on ? "on" : "off");
+		finish(r, 0, NULL);
+	} else if (on == (r->goal == GOAL_ON)) {
+		device_agreed(r);
+	} else if (uv_now(r->loop) - r->device_started_ms >= timeout_ms(r->devices[r->at])) {
+		snprintf(why, sizeof(why), "it was told to switch %s and still says %s", goal_word(r), on ? "on" : "off");
+		device_failed(r, why);
+	} else {
+		uv_timer_start(&r->timer, on_timer, STATUS_REPEAT_MS, 0);
+	}
+}
+
 static void on_status(struct fence_run *r, const struct subprocess_result *result)
 {
-	const Gantry__FenceDevice *d = r->devices[r->at];
 	char why[256];
 
-	if (result->rc == 0 && result->exit_status == AGENT_STATUS_OFF) {
-		if (r->status_only) {
-			buf_printf(&r->agreed, "off");
-			finish(r, 0, NULL);
-			return;
-		}
-		device_agreed(r);
-		return;
-	}
-	if (result->rc == 0 && result->exit_status == AGENT_OK) {
-		if (r->status_only) {
-			buf_printf(&r->agreed, "on");
-			finish(r, 0, NULL);
-		} else if (uv_now(r->loop) - r->device_started_ms >= timeout_ms(d)) {
-			device_failed(r, "it was told to switch off and still says on");
-		} else {
-			uv_timer_start(&r->timer, on_timer, STATUS_REPEAT_MS, 0);
-		}
+	if (result->rc == 0 && (result->exit_status == AGENT_OK || result->exit_status == AGENT_STATUS_OFF)) {
+		on_state(r, result->exit_status == AGENT_OK);
 		return;
 	}
 	describe(r, result, "status", why, sizeof(why));
 	device_failed(r, why);
 }
 
-static void on_off(struct fence_run *r, const struct subprocess_result *result)
+static void on_switched(struct fence_run *r, const struct subprocess_result *result)
 {
 	char why[256];
 
@@ -247,7 +280,7 @@ static void on_off(struct fence_run *r, const struct subprocess_result *result)
 		ask_status(r);
 		return;
 	}
-	describe(r, result, "off", why, sizeof(why));
+	describe(r, result, goal_word(r), why, sizeof(why));
 	device_failed(r, why);
 }
 
@@ -265,7 +298,7 @@ static void on_agent_end(void *data, const struct subprocess_result *result)
 	if (r->asking_status)
 		on_status(r, result);
 	else
-		on_off(r, result);
+		on_switched(r, result);
 }
 
 static int run_agent(struct fence_run *r, const char *action, struct err *err)
@@ -299,24 +332,41 @@ static void ask_status(struct fence_run *r)
 		device_failed(r, err.text);
 }
 
+/* It runs no program: a host that does not feed its watchdog has been reset when this time is over (agent/core/selffence.h). Where
+ * none was reported, nothing resets the host, and time proves nothing. */
+static int run_watchdog(struct fence_run *r, struct err *err)
+{
+	if (r->goal != GOAL_OFF)
+		return err_set(err, EINVAL, "a watchdog cannot be asked, and switches nothing on");
+	if (!r->watchdog || !*r->watchdog)
+		return err_set(err, ENODEV, "%s has reported none, so that time proves nothing about it", r->host);
+	/* The loop's time may be old, and a deadline that is counted from it early. */
+	uv_update_time(r->loop);
+	return uv_timer_start(&r->timer, on_timer, DEADLINE_PROOF_BY_TIME_MS, 0);
+}
+
+static int run_device(struct fence_run *r, struct err *err)
+{
+	r->device_started_ms = uv_now(r->loop);
+	r->asking_status = r->goal == GOAL_TELL;
+	if (is_watchdog(r->devices[r->at]))
+		return run_watchdog(r, err);
+	return run_agent(r, r->asking_status ? "status" : goal_word(r), err);
+}
+
 static void next_device(struct fence_run *r)
 {
+	static const char *const texts[] = {
+		[GOAL_OFF] = "%s is not proven off: %s", [GOAL_ON] = "%s is not proven on: %s", [GOAL_TELL] = "nobody can tell whether %s is on: %s"};
 	struct err err = {0};
 
 	while (r->at < r->n) {
-		r->device_started_ms = uv_now(r->loop);
-		r->asking_status = r->status_only;
-		if (run_agent(r, r->status_only ? "status" : "off", &err) == 0)
+		if (run_device(r, &err) == 0)
 			return;
 		/* Not recursive through device_failed(): each device is passed once. */
-		buf_printf(&r->failed, "%s%s (level %u): %s", r->failed.len ? "; " : "", r->devices[r->at]->agent,
-			   r->devices[r->at]->level, err.text);
-		buf_consume(&r->agreed, r->agreed.len);
-		for (uint32_t level = r->devices[r->at]->level; r->at < r->n && r->devices[r->at]->level == level;)
-			r->at++;
+		level_failed(r, err.text);
 	}
-	finish(r, err_set(&err, EHOSTUNREACH, r->status_only ? "nobody can tell whether %s is on: %s" : "%s is not proven off: %s", r->host,
-			  buf_str(&r->failed)), &err);
+	finish(r, err_set(&err, EHOSTUNREACH, texts[r->goal], r->host, buf_str(&r->failed)), &err);
 }
 
 static int by_level(const void *a, const void *b)
@@ -331,21 +381,23 @@ static void on_begin(uv_timer_t *timer)
 	next_device(timer->data);
 }
 
-static int start(uv_loop_t *loop, const char *host, Gantry__FenceDevice *const *devices, size_t n, bool status_only, fence_cb cb,
-		 void *data, struct fence_run **ret, struct err *err)
+static int start(uv_loop_t *loop, const struct fence_target *target, enum goal goal, fence_cb cb, void *data, struct fence_run **ret,
+		 struct err *err)
 {
 	struct fence_run *r;
 
-	if (!n)
-		return err_set(err, ENODEV, "%s has no fence device: give it one with 'clusterctl fence set %s AGENT key=value...'", host, host);
+	if (!target->n_devices)
+		return err_set(err, ENODEV, "%s has no fence device: give it one with 'clusterctl fence set %s AGENT key=value...'",
+			       target->host, target->host);
 	r = mem_alloc(sizeof(*r));
 	r->loop = loop;
-	r->host = str_dup(host);
-	r->devices = mem_alloc(n * sizeof(*r->devices));
-	for (r->n = 0; r->n < n; r->n++)
-		r->devices[r->n] = pb_clone(devices[r->n]);
-	qsort(r->devices, n, sizeof(*r->devices), by_level);
-	r->status_only = status_only;
+	r->host = str_dup(target->host);
+	r->watchdog = target->watchdog ? str_dup(target->watchdog) : NULL;
+	r->devices = mem_alloc(target->n_devices * sizeof(*r->devices));
+	for (r->n = 0; r->n < target->n_devices; r->n++)
+		r->devices[r->n] = pb_clone(target->devices[r->n]);
+	qsort(r->devices, r->n, sizeof(*r->devices), by_level);
+	r->goal = goal;
 	r->cb = cb;
 	r->data = data;
 	uv_timer_init(loop, &r->timer);
@@ -357,18 +409,19 @@ static int start(uv_loop_t *loop, const char *host, Gantry__FenceDevice *const *
 	return 0;
 }
 
-int fence_off(uv_loop_t *loop, const char *host, Gantry__FenceDevice *const *devices, size_t n, fence_cb cb, void *data,
-	      struct fence_run **ret, struct err *err)
+int fence_off(uv_loop_t *loop, const struct fence_target *target, fence_cb cb, void *data, struct fence_run **ret, struct err *err)
 {
-	return start(loop, host, devices, n, false, cb, data, ret, err);
+	return start(loop, target, GOAL_OFF, cb, data, ret, err);
 }
 
-int fence_status(uv_loop_t *loop, const char *host, const Gantry__FenceDevice *device, fence_cb cb, void *data, struct fence_run **ret,
-		 struct err *err)
+int fence_on(uv_loop_t *loop, const struct fence_target *target, fence_cb cb, void *data, struct fence_run **ret, struct err *err)
 {
-	Gantry__FenceDevice *one = (Gantry__FenceDevice *)device;
+	return start(loop, target, GOAL_ON, cb, data, ret, err);
+}
 
-	return start(loop, host, &one, 1, true, cb, data, ret, err);
+int fence_status(uv_loop_t *loop, const struct fence_target *target, fence_cb cb, void *data, struct fence_run **ret, struct err *err)
+{
+	return start(loop, target, GOAL_TELL, cb, data, ret, err);
 }
 
 void fence_cancel(struct fence_run *r)

@@ -153,6 +153,12 @@ static void on_request(struct api_client *client, Gantry__CtlMessage *m)
 	case GANTRY__CTL_MESSAGE__BODY_TOKEN:
 		api__on_token(client, m->id);
 		break;
+	case GANTRY__CTL_MESSAGE__BODY_WHAT_IF:
+		api__on_what_if(client, m->id, m->what_if);
+		break;
+	case GANTRY__CTL_MESSAGE__BODY_FENCE_TEST:
+		api__on_fence_test(client, m->id, m->fence_test);
+		break;
 	case GANTRY__CTL_MESSAGE__BODY_CONSOLE_OPEN:
 		api__on_console_open(client, m->id, m->console_open);
 		break;
@@ -206,6 +212,7 @@ static void on_close(struct rpc_conn *conn, int rc, const struct err *err, void 
 		log_info("client %s: %s", rpc_conn_address(conn), err->text);
 	client->closing = true;
 	api__console_client_gone(client);
+	api__fence_tests_client_gone(client);
 	for (struct api_request *r = client->requests; r; r = r->next)
 		r->client = NULL;
 	while (*at != client)
@@ -305,7 +312,7 @@ static void on_closer_closed(uv_handle_t *handle)
 
 void api__maybe_closed(struct api *api)
 {
-	if (api->closing && !api->clients && !api->consoles && !uv_is_closing((uv_handle_t *)&api->closer))
+	if (api->closing && !api->clients && !api->consoles && !api->fence_tests && !uv_is_closing((uv_handle_t *)&api->closer))
 		uv_close((uv_handle_t *)&api->closer, on_closer_closed);
 }
 
@@ -318,6 +325,7 @@ void api_close(struct api *api, void (*on_closed)(void *data), void *data)
 		rpc_listener_close(api->unix_listener);
 	if (api->tls_listener)
 		rpc_listener_close(api->tls_listener);
+	api__fence_tests_close(api);
 	for (struct api_client *c = api->clients; c; c = c->next) {
 		if (c->closing)
 			continue;

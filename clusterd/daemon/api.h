@@ -25,6 +25,8 @@ struct api_ops {
 	Gantry__CtlStatus *(*status)(void *data);
 	/* As cluster_node_propose(), patient. */
 	void (*propose)(void *data, Gantry__Command *command, proposal_cb cb, void *cb_data);
+	/* whatif_fail(). Owner of *ret: caller. */
+	int (*what_if)(void *data, char *const *failed, size_t n, Gantry__CtlPlan **ret, struct err *err);
 };
 
 /* Where the files are that joining needs, and the agents. */

@@ -4,7 +4,9 @@
  *   api_read.c      status and model, without secrets
  *   api_watch.c     jobs and events, told as they change
  *   api_console.c   a console relayed to the agent that has the domain
- *   api_join.c      new hosts; join_tokens.c keeps the tokens */
+ *   api_join.c      new hosts; join_tokens.c keeps the tokens
+ *   api_fence.c     tests of fence devices
+ *   api_whatif.c    what would happen if hosts died */
 #pragma once
 
 #include "clusterd/daemon/api.h"
@@ -33,6 +35,7 @@ struct api_watch {
 };
 
 struct api_console;
+struct api_fence_test;
 
 struct api_client {
 	struct api_client *next;
@@ -56,6 +59,7 @@ struct api {
 	struct api_client *clients;
 	struct join_tokens tokens;
 	bool join_running;
+	struct api_fence_test *fence_tests;
 	bool closing;
 	unsigned consoles;             /* whose agent connection is not closed yet */
 	uv_timer_t closer;
@@ -83,6 +87,11 @@ void api__on_watch_events(struct api_client *client, uint64_t id, const Gantry__
 void api__watches_review(struct api_client *client);
 void api__on_token(struct api_client *client, uint64_t id);
 void api__on_join(struct api_client *client, uint64_t id, const Gantry__CtlJoin *join);
+void api__on_what_if(struct api_client *client, uint64_t id, const Gantry__CtlWhatIf *request);
+void api__on_fence_test(struct api_client *client, uint64_t id, const Gantry__CtlFenceTest *request);
+void api__fence_test_step(uv_timer_t *timer);
+void api__fence_tests_client_gone(struct api_client *client);
+void api__fence_tests_close(struct api *api);
 void api__on_console_open(struct api_client *client, uint64_t id, Gantry__ConsoleOpen *open);
 void api__on_console_data(struct api_client *client, const Gantry__ConsoleData *data);
 void api__on_console_close(struct api_client *client);

@@ -263,9 +263,9 @@ static void on_snapshot(void *data, uint64_t index, int rc, const struct err *er
 
 /* ---- fences */
 
-static void on_fenced(void *data, const char *host, int rc, const char *text)
+static void on_fenced(void *data, const char *host, int rc, bool by_time, const char *text)
 {
-	give(data, &(struct node_event){.type = NODE_EVENT_FENCED, .u.fenced = {.host = host, .rc = rc, .text = text}});
+	give(data, &(struct node_event){.type = NODE_EVENT_FENCED, .u.fenced = {.host = host, .rc = rc, .text = text, .by_time = by_time}});
 }
 
 /* ---- beginning */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clusterd/core/whatif.h"
 #include "clusterd/daemon/agent_link.h"
 #include "clusterd/daemon/api.h"
 #include "clusterd/daemon/cluster_node.h"
@@ -51,6 +52,11 @@ static bool ops_is_current(void *data)
 static void ops_propose(void *data, Gantry__Command *command, proposal_cb cb, void *cb_data)
 {
 	cluster_node_propose(((struct daemon_parts *)data)->node, command, cb, cb_data);
+}
+
+static int ops_what_if(void *data, char *const *failed, size_t n, Gantry__CtlPlan **ret, struct err *err)
+{
+	return whatif_fail(cluster_node_model(((struct daemon_parts *)data)->node), failed, n, ret, err);
 }
 
 static bool listed(const uint32_t *list, size_t n, uint32_t node_id)
@@ -174,7 +180,7 @@ static void on_quorum_asked(void *data, const struct quorum_info *info)
 static int start_api(struct daemon_parts *parts, struct err *err)
 {
 	static const struct api_ops ops = {.model = ops_model, .soft = ops_soft, .is_current = ops_is_current, .status = ops_status,
-					   .propose = ops_propose};
+					   .propose = ops_propose, .what_if = ops_what_if};
 	struct cluster_node_listener listener = {.on_model = on_model, .on_soft = on_soft, .data = parts};
 	struct api_config config = {
 		.host = parts->conf->name, .agent_socket = PATH_AGENT_SOCKET, .agent_port = PORT_MIGRATION, .ca_cert = PATH_PKI_CA,

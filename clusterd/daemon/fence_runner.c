@@ -51,7 +51,7 @@ static void on_timer_closed(uv_handle_t *handle)
 		free(fr);
 }
 
-static void run_end(struct run *run, int rc, const char *text)
+static void run_end(struct run *run, int rc, bool by_time, const char *text)
 {
 	struct fence_runner *fr = run->fr;
 	struct run **at = &fr->runs;
@@ -60,11 +60,11 @@ static void run_end(struct run *run, int rc, const char *text)
 		at = &(*at)->next;
 	*at = run->next;
 	if (!run->cancelled)
-		fr->cb(fr->data, run->host->name, rc, text);
+		fr->cb(fr->data, run->host->name, rc, by_time, text);
 	uv_close((uv_handle_t *)&run->later, on_timer_closed);
 }
 
-static void on_fenced(void *data, int rc, const char *proof, const struct err *err)
+static void on_fenced(void *data, int rc, bool by_time, const char *proof, const struct err *err)
 {
 	struct run *run = data;
 	const char *text = rc == 0 ? proof : err && err->text[0] ? err->text : strerror(-rc);
@@ -73,18 +73,19 @@ static void on_fenced(void *data, int rc, const char *proof, const struct err *e
 		log_notice("host %s is proven off: %s", run->host->name, text);
 	else if (!run->cancelled)
 		log_error("fencing of host %s failed: %s", run->host->name, text);
-	run_end(run, rc, text);
+	run_end(run, rc, by_time, text);
 }
 
 static void on_later(uv_timer_t *timer)
 {
 	struct run *run = timer->data;
 
-	run_end(run, run->rc, run->err.text);
+	run_end(run, run->rc, false, run->err.text);
 }
 
 void fence_runner_start(struct fence_runner *fr, const Gantry__Host *host)
 {
+	struct fence_target target;
 	struct run *run;
 
 	for (run = fr->runs; run; run = run->next)
@@ -99,7 +100,9 @@ void fence_runner_start(struct fence_runner *fr, const Gantry__Host *host)
 	uv_timer_init(fr->loop, &run->later);
 	run->later.data = run;
 	log_warning("fencing host %s", host->name);
-	run->rc = fence_off(fr->loop, run->host->name, run->host->fence, run->host->n_fence, on_fenced, run, &run->fence, &run->err);
+	target = (struct fence_target){.host = run->host->name, .watchdog = run->host->watchdog, .devices = run->host->fence,
+				       .n_devices = run->host->n_fence};
+	run->rc = fence_off(fr->loop, &target, on_fenced, run, &run->fence, &run->err);
 	if (run->rc < 0)
 		uv_timer_start(&run->later, on_later, 0, 0);
 }

@@ -2,6 +2,7 @@
  * as the model goes on meanwhile. */
 #pragma once
 
+#include <stdbool.h>
 #include <uv.h>
 
 #include "lib/err.h"
@@ -9,8 +10,8 @@
 
 struct fence_runner;
 
-/* rc 0: text is the proof; else the failure. Not called for runs that were cancelled. */
-typedef void (*fence_runner_cb)(void *data, const char *host, int rc, const char *text);
+/* rc 0: text is the proof, by_time as in fence_cb (fencing/fence_agent.h); else the failure. Not called for runs that were cancelled. */
+typedef void (*fence_runner_cb)(void *data, const char *host, int rc, bool by_time, const char *text);
 
 struct fence_runner *fence_runner_new(uv_loop_t *loop, fence_runner_cb cb, void *data);
 /* Calls back later in every case, also where it cannot be begun (no device). Nothing if one runs already. */

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-BAD_DATA, UNAVAILABLE, NO_SUCH, EXISTS, CONSTRAINT, USAGE = 65, 69, 105, 108, 113, 64
+BAD_DATA, UNAVAILABLE, NO_SUCH, NEEDS_YES, EXISTS, CONSTRAINT, USAGE = 65, 69, 105, 107, 108, 113, 64
 
 
 def refused(cluster, status, words, *command, host=None):
@@ -68,6 +68,27 @@ def test_missing_file_is_named(cluster):
 
 def test_name_already_taken(cluster, config, guest):
     refused(cluster, EXISTS, [guest], "create", config("again", f'name = "{guest}"\nmemory = 64\nkernel = "/x"\n'), host="hostA")
+
+
+def test_policies_and_plans_are_checked(cluster, guest):
+    refused(cluster, NO_SUCH, ["nosuch"], "ha", "set", "nosuch", "--priority", "1")
+    refused(cluster, NO_SUCH, ["hostZ"], "whatif", "fail", "hostZ")
+    refused(cluster, USAGE, ["--priority", "256", "255"], "ha", "set", guest, "--priority", "256")
+    refused(cluster, USAGE, ["--ready", "port:10.0.0.5"], "ha", "set", guest, "--ready", "port:10.0.0.5")
+    refused(cluster, USAGE, ["--for", "25h", "30m"], "ha", "disarm", "--for", "25h")
+    refused(cluster, USAGE, ["fence-share", "101"], "cluster", "set", "fence-share=101")
+    refused(cluster, USAGE, ["colour", "fence-share"], "cluster", "set", "colour=red")
+
+
+def test_hosts_are_not_switched_off_by_mistake(cluster, guest):
+    refused(cluster, NEEDS_YES, ["hostB", "--yes"], "fence", "run", "hostB")
+    refused(cluster, NEEDS_YES, ["hostB", "--yes"], "fence", "test", "hostB", "--really")
+    refused(cluster, NEEDS_YES, ["hostB", "--yes"], "fence", "confirm", "hostB")
+    refused(cluster, CONSTRAINT, ["hostA", guest, "migrate"], "fence", "test", "hostA", "--really", "--yes", host="hostB")
+    refused(cluster, CONSTRAINT, ["hostB", "another host"], "fence", "test", "hostB", "--really", "--yes", host="hostB")
+    refused(cluster, CONSTRAINT, ["hostB", "another host"], "fence", "run", "hostB", "--yes", host="hostB")
+    refused(cluster, CONSTRAINT, ["hostB", "watchdog", "host.yaml"], "fence", "set", "hostB", "watchdog")
+    assert {cluster.host(name)["state"] for name in cluster.lab.hosts} == {"online"}
 
 
 def test_missing_kernel_is_named(cluster, config):

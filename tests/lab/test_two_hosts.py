@@ -207,15 +207,15 @@ def test_one_that_wakes_alone_waits_for_a_person(cluster):
     cluster.lab.on("hostB")
     said = wait_until("hostB says what it waits for",
                       lambda: (lambda text: text if "just begun" in text else None)(words(cluster, "hostB")), 30)
-    assert "1 of 2 voters is here (hostB); hostA is missing" in said and "clusterctl fence confirm hostA --force" in said
+    assert "1 of 2 voters is here (hostB); hostA is missing" in said and "clusterctl fence confirm hostA --yes" in said
     refused = cluster.ctl("pool", "add", "dark", "dir:/srv", host="hostB", check=False)
     assert refused.returncode == NO_QUORUM and "fence confirm hostA" in refused.stderr
     time.sleep(15)
     assert not voters(cluster, "hostB"), "it must not go on by itself"
-    assert cluster.ctl("fence", "confirm", "hostA", host="hostB", check=False).returncode != 0, "only with --force"
+    assert cluster.ctl("fence", "confirm", "hostA", host="hostB", check=False).returncode != 0, "only with --yes"
     assert not voters(cluster, "hostB")
     began = time.monotonic()
-    cluster.ctl("fence", "confirm", "hostA", "--force", host="hostB")
+    cluster.ctl("fence", "confirm", "hostA", "--yes", host="hostB")
     running, ticks = runs_alone(cluster, "hostB", began)
     print(f"confirmed: running after {running:.1f} s, tick after {ticks:.1f} s")
     assert "before-dark" in pools(cluster, "hostB")
@@ -232,7 +232,7 @@ def test_without_a_proof_nobody_goes_on(cluster):
     cluster.lab.kill("hostB")
     said = wait_until("hostA says that the fence failed",
                       lambda: (lambda text: text if "could not be proven dead" in text else None)(words(cluster, "hostA")), 40)
-    assert "hostB" in said and "clusterctl fence confirm hostB --force" in said
+    assert "hostB" in said and "clusterctl fence confirm hostB --yes" in said
     refused = cluster.ctl("pool", "add", "unproven", "dir:/srv", host="hostA", check=False)
     assert refused.returncode == NO_QUORUM and "could not be proven dead" in refused.stderr, refused.stderr
     time.sleep(12)

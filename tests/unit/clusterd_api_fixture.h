@@ -89,7 +89,20 @@ static void op_propose(void *data, Gantry__Command *command, proposal_cb cb, voi
 	buf_free(&packed);
 }
 
-static const struct api_ops ops = {.model = op_model, .soft = op_soft, .is_current = op_current, .status = op_status, .propose = op_propose};
+static int op_what_if(void *data, char *const *failed, size_t n, Gantry__CtlPlan **ret, struct err *err)
+{
+	char text[64];
+
+	if (!n)
+		return err_set_status(err, EINVAL, STATUS(USAGE), "whose death?");
+	snprintf(text, sizeof(text), "%zu failed, the last is %s", n, failed[n - 1]);
+	*ret = PB_NEW(Gantry__CtlPlan, gantry__ctl_plan__init);
+	pb_set_string(&(*ret)->quorum_text, text);
+	return 0;
+}
+
+static const struct api_ops ops = {.model = op_model, .soft = op_soft, .is_current = op_current, .status = op_status, .propose = op_propose,
+				   .what_if = op_what_if};
 
 /* ---- a client */
 
@@ -146,7 +159,7 @@ static void open_unix(struct client *c)
 	assert_true(c->open);
 }
 
-static void open_tls(struct client *c, struct tls_context *tls)
+__attribute__((unused)) static void open_tls(struct client *c, struct tls_context *tls)
 {
 	struct err err = {0};
 

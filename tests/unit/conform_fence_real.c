@@ -47,7 +47,7 @@ static void put_file(struct real_fence *f, const char *name, const char *text)
 		abort();
 }
 
-static void on_fenced(void *data, const char *host, int rc, const char *text)
+static void on_fenced(void *data, const char *host, int rc, bool by_time, const char *text)
 {
 	struct real_fence *f = data;
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "clusterctl/cmd.h"
 #include "clusterctl/ctl_client.h"
 #include "clusterctl/job_wait.h"
 #include "lib/cleanup.h"
@@ -22,7 +23,8 @@
 #include "proto/pb.h"
 
 /* What the fake does with each request in turn. */
-enum act { HANG_UP, ANSWER, APPLIED_REFUSAL, RETRY_ERROR, SILENCE, JOB_RUNS, JOB_DONE, JOB_FAILED, END };
+enum act { HANG_UP, ANSWER, APPLIED_REFUSAL, RETRY_ERROR, SILENCE, JOB_RUNS, JOB_DONE, JOB_FAILED, STEPS_OK, STEPS_FAILED, STEPS_CUT,
+	   MODEL, EVENTS_OTHER, EVENTS_DEAD, EVENTS_GONE, EVENTS_BACK, END };
 
 struct fake {
 	char path[108];
@@ -32,6 +34,7 @@ struct fake {
 	char clients[16][40];
 	uint64_t seqs[16];
 	size_t n_proposed, n_requests;
+	uint64_t after_id;   /* of the last watch of events */
 };
 
 static void send_message(struct fake *f, uint64_t id, Gantry__CtlMessage *message)
@@ -92,6 +95,98 @@ static void send_job(struct fake *f, uint64_t id, Gantry__JobState state)
 	send_message(f, id, &message);
 }
 
+static void send_step(struct fake *f, uint64_t id, bool ok, bool ended)
+{
+	Gantry__CtlMessage message = GANTRY__CTL_MESSAGE__INIT;
+	Gantry__CtlFenceTested body = GANTRY__CTL_FENCE_TESTED__INIT;
+
+	body.agent = (char *)"fence_x";
+	body.action = (char *)"status";
+	body.ok = ok;
+	body.ended = ended;
+	message.body_case = GANTRY__CTL_MESSAGE__BODY_FENCE_TESTED;
+	message.fence_tested = &body;
+	send_message(f, id, &message);
+}
+
+/* hostA, who answers, and hostB; the newest event is 7. */
+static void send_model(struct fake *f, uint64_t id)
+{
+	Gantry__CtlMessage message = GANTRY__CTL_MESSAGE__INIT;
+	Gantry__CtlModel body = GANTRY__CTL_MODEL__INIT;
+	Gantry__ClusterModel model = GANTRY__CLUSTER_MODEL__INIT;
+	Gantry__Host a = GANTRY__HOST__INIT, b = GANTRY__HOST__INIT, *hosts[] = {&a, &b};
+	Gantry__Event event = GANTRY__EVENT__INIT, *events[] = {&event};
+
+	a.name = (char *)"hostA";
+	b.name = (char *)"hostB";
+	event.id = 7;
+	model.hosts = hosts;
+	model.n_hosts = 2;
+	model.events = events;
+	model.n_events = 1;
+	body.model = &model;
+	body.host = a.name;
+	body.quorate = true;
+	message.body_case = GANTRY__CTL_MESSAGE__BODY_MODEL;
+	message.model = &body;
+	send_message(f, id, &message);
+}
+
+static void send_event(struct fake *f, uint64_t id, uint64_t event_id, const char *subject, const char *kind, const char *text)
+{
+	Gantry__CtlMessage message = GANTRY__CTL_MESSAGE__INIT;
+	Gantry__CtlEvents body = GANTRY__CTL_EVENTS__INIT;
+	Gantry__Event event = GANTRY__EVENT__INIT, *events[] = {&event};
+
+	event.id = event_id;
+	event.subject = (char *)subject;
+	event.kind = (char *)kind;
+	event.text = (char *)text;
+	body.events = events;
+	body.n_events = 1;
+	message.body_case = GANTRY__CTL_MESSAGE__BODY_EVENTS;
+	message.events = &body;
+	send_message(f, id, &message);
+}
+
+/* False: hang up. */
+static bool act_on_ha(struct fake *f, const Gantry__CtlMessage *m, enum act act)
+{
+	switch (act) {
+	case STEPS_OK:
+		send_step(f, m->id, true, false);
+		send_step(f, m->id, true, true);
+		return true;
+	case STEPS_FAILED:
+		send_step(f, m->id, false, false);
+		send_step(f, m->id, false, true);
+		return true;
+	case STEPS_CUT:
+		send_step(f, m->id, true, false);
+		return false;
+	case MODEL:
+		send_model(f, m->id);
+		return true;
+	case EVENTS_OTHER:
+		send_event(f, m->id, 8, "host hostA", "host-dead", "hostA is proven dead");
+		send_event(f, m->id, 9, "host hostB", "fence-failed", "no answer");
+		return *f->script != HANG_UP;
+	case EVENTS_DEAD:
+		send_event(f, m->id, 10, "host hostB", "host-dead", "hostB is proven dead: fence_x");
+		return true;
+	case EVENTS_BACK:
+		send_event(f, m->id, 10, "host hostB", "fence-failed", "no answer");
+		send_event(f, m->id, 11, "host hostB", "host-online", "hostB is online again");
+		return true;
+	case EVENTS_GONE:
+		send_event(f, m->id, 10, "host hostB", "host-removed", "hostB is removed");
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* False: hang up. */
 static bool act_on(struct fake *f, const Gantry__CtlMessage *m)
 {
@@ -100,7 +195,10 @@ static bool act_on(struct fake *f, const Gantry__CtlMessage *m)
 		snprintf(f->clients[f->n_proposed], sizeof(f->clients[0]), "%s", m->propose->command->client);
 		f->seqs[f->n_proposed++] = m->propose->command->seq;
 	}
-	switch (*f->script == END ? END : *f->script++) {
+	if (m->body_case == GANTRY__CTL_MESSAGE__BODY_WATCH_EVENTS)
+		f->after_id = m->watch_events->after_id;
+	enum act act = *f->script == END ? END : *f->script++;
+	switch (act) {
 	case ANSWER:
 		send_result(f, m->id, GANTRY__STATUS__STATUS_OK, "", 9);
 		return true;
@@ -122,7 +220,7 @@ static bool act_on(struct fake *f, const Gantry__CtlMessage *m)
 		send_job(f, m->id, GANTRY__JOB_STATE__JOB_STATE_FAILED);
 		return true;
 	default:
-		return false;
+		return act_on_ha(f, m, act);
 	}
 }
 
@@ -386,6 +484,72 @@ static void test_ctrl_c_leaves_the_task(void **state)
 	pthread_join(thread, NULL);
 }
 
+/* ---- commands that follow what comes */
+
+static int run_command(const enum act *script, struct fake *f, struct err *err, char *const *argv)
+{
+	struct invocation inv = {0};
+	int argc = 0;
+
+	while (argv[argc])
+		argc++;
+	if (script)
+		fake_start(f, script);
+	assert_int_equal(command_parse(argc, argv, &inv, err), 0);
+	inv.socket = f->path;
+	int rc = inv.command->run(&inv);
+	*err = inv.err;
+	invocation_clear(&inv);
+	if (script)
+		fake_stop(f);
+	return rc;
+}
+
+#define RUN(script, f, err, ...) run_command(script, f, err, (char *const[]){__VA_ARGS__, NULL})
+
+static void test_fence_test_follows_the_steps(void **state)
+{
+	static const enum act good[] = {STEPS_OK, END}, bad[] = {STEPS_FAILED, END}, cut[] = {STEPS_CUT, END}, slow[] = {SILENCE, END};
+	struct fake f = {.path = "no-such.sock"};
+	struct err err = {0};
+
+	assert_int_equal(RUN(good, &f, &err, "fence", "test", "hostB"), 0);
+	assert_int_equal(RUN(bad, &f, &err, "fence", "test", "hostB", "-o", "json"), -EREMOTEIO);
+	assert_int_equal(err.status, GANTRY__STATUS__STATUS_FAILED);
+	assert_string_equal(err.text, "not every fence device of host 'hostB' works");
+	assert_true(RUN(cut, &f, &err, "fence", "test", "hostB") < 0);
+	assert_int_equal(RUN(slow, &f, &err, "fence", "test", "hostB", "--timeout", "1"), -ETIMEDOUT);
+	/* Nothing is even asked. */
+	assert_int_equal(RUN(NULL, &f, &err, "fence", "test", "hostB", "--really"), -EPERM);
+	assert_int_equal(err.status, GANTRY__STATUS__STATUS_NEEDS_FORCE);
+}
+
+static void test_fence_run_waits_for_the_death_of_that_host(void **state)
+{
+	static const enum act dead[] = {MODEL, ANSWER, EVENTS_OTHER, HANG_UP, EVENTS_DEAD, END}, gone[] = {MODEL, ANSWER, EVENTS_GONE, END},
+			      back[] = {MODEL, ANSWER, EVENTS_BACK, END},
+			      never[] = {MODEL, ANSWER, EVENTS_OTHER, END}, own[] = {MODEL, END}, unknown[] = {MODEL, END};
+	struct fake f = {.path = "no-such.sock"};
+	struct err err = {0};
+
+	/* Over a connection that is lost: it goes on behind what it has heard. */
+	assert_int_equal(RUN(dead, &f, &err, "fence", "run", "hostB", "--yes"), 0);
+	assert_int_equal(f.n_proposed, 1);
+	assert_int_equal(f.after_id, 9);
+	assert_int_equal(RUN(gone, &f, &err, "fence", "run", "hostB", "--yes"), -EREMOTEIO);
+	assert_int_equal(f.after_id, 7);
+	assert_string_equal(err.text, "host hostB was not fenced: hostB is removed; see 'clusterctl fence history hostB'");
+	assert_int_equal(RUN(back, &f, &err, "fence", "run", "hostB", "--yes"), -EREMOTEIO);
+	assert_int_equal(err.status, GANTRY__STATUS__STATUS_FAILED);
+	assert_int_equal(RUN(never, &f, &err, "fence", "run", "hostB", "--yes", "--timeout", "1"), GANTRY__STATUS__STATUS_TIMEOUT);
+	assert_int_equal(RUN(own, &f, &err, "fence", "run", "hostA", "--yes"), -EINVAL);
+	assert_int_equal(err.status, GANTRY__STATUS__STATUS_CONSTRAINT);
+	assert_int_equal(RUN(unknown, &f, &err, "fence", "run", "hostZ", "--yes"), -ENOENT);
+	assert_int_equal(f.n_proposed, 0);
+	assert_int_equal(RUN(NULL, &f, &err, "fence", "run", "hostB"), -EPERM);
+	assert_int_equal(err.status, GANTRY__STATUS__STATUS_NEEDS_FORCE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -400,6 +564,8 @@ int main(void)
 		cmocka_unit_test(test_failed_task_says_why),
 		cmocka_unit_test(test_task_wait_has_an_end),
 		cmocka_unit_test(test_ctrl_c_leaves_the_task),
+		cmocka_unit_test(test_fence_test_follows_the_steps),
+		cmocka_unit_test(test_fence_run_waits_for_the_death_of_that_host),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -1,195 +1,5 @@
-/* Power off by fence agents: what is a proof, what is none, and what an agent is told. The agents are scripts in a folder
- * of the test's own, first in PATH; each notes that it was called, and its input. */
-#include <errno.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <uv.h>
-#include <cmocka.h>
-
-#include "fencing/fence_agent.h"
-#include "lib/buf.h"
-#include "lib/cleanup.h"
-#include "proto/pb.h"
-
-#define DEVICES_MAX 4
-#define OFF "case $A in off) exit 0;; status) exit 2;; esac\n"
-
-struct bench {
-	char dir[64];
-	char *old_path;
-	uv_loop_t loop;
-	Gantry__FenceDevice *devices[DEVICES_MAX];
-	size_t n;
-	int calls, rc;
-	char proof[512], err[ERR_TEXT_MAX];
-	uint64_t begun, took_ms;
-	struct fence_run *run;
-	uv_timer_t cancel;
-};
-
-static int bench_new(void **state)
-{
-	struct bench *b = mem_alloc(sizeof(*b));
-	_cleanup_free_ char *path = NULL;
-
-	strcpy(b->dir, "fence-test-XXXXXX");
-	assert_non_null(mkdtemp(b->dir));
-	b->old_path = str_dup(getenv("PATH"));
-	_cleanup_free_ char *absolute = realpath(b->dir, NULL);
-	path = str_printf("%s:%s", absolute, b->old_path);
-	setenv("PATH", path, 1);
-	uv_loop_init(&b->loop);
-	*state = b;
-	return 0;
-}
-
-static void bench_forget_devices(struct bench *b)
-{
-	while (b->n)
-		gantry__fence_device__free_unpacked(b->devices[--b->n], NULL);
-}
-
-static int bench_free(void **state)
-{
-	struct bench *b = *state;
-	uv_fs_t scan;
-	uv_dirent_t entry;
-
-	bench_forget_devices(b);
-	assert_int_equal(uv_loop_close(&b->loop), 0);
-	setenv("PATH", b->old_path, 1);
-	free(b->old_path);
-	assert_true(uv_fs_scandir(NULL, &scan, b->dir, 0, NULL) >= 0);
-	while (uv_fs_scandir_next(&scan, &entry) == 0) {
-		_cleanup_free_ char *path = str_printf("%s/%s", b->dir, entry.name);
-		unlink(path);
-	}
-	uv_fs_req_cleanup(&scan);
-	assert_int_equal(rmdir(b->dir), 0);
-	free(b);
-	return 0;
-}
-
-/* D: the folder, N: the agent's name, A: the action. As with Debian's agents blanks around a line do not count and the
- * last of two actions does. */
-static void agent(struct bench *b, const char *name, const char *body)
-{
-	_cleanup_free_ char *path = str_printf("%s/%s", b->dir, name);
-	FILE *f = fopen(path, "w");
-
-	assert_non_null(f);
-	fprintf(f, "#!/bin/sh\nD=${0%%/*}; N=${0##*/}\n"
-		   "while IFS= read -r line; do\n"
-		   "  printf '%%s\\n' \"$line\" >>$D/$N.stdin\n"
-		   "  IFS=' =' read -r k v <<END\n$line\nEND\n"
-		   "  [ \"$k\" != action ] || A=$v\n"
-		   "done\n"
-		   "echo $N $A >>$D/calls\n%s", body);
-	fclose(f);
-	assert_int_equal(chmod(path, 0755), 0);
-}
-
-/* key=value..., NULL. A leading '!' marks a secret. */
-static void device(struct bench *b, const char *name, uint32_t level, uint32_t timeout_s, ...)
-{
-	Gantry__FenceDevice *d = PB_NEW(Gantry__FenceDevice, gantry__fence_device__init);
-	va_list args;
-
-	assert_true(b->n < DEVICES_MAX);
-	pb_set_string(&d->agent, name);
-	d->level = level;
-	d->timeout_s = timeout_s;
-	va_start(args, timeout_s);
-	for (const char *text; (text = va_arg(args, const char *));) {
-		Gantry__FenceParam *p = PB_NEW(Gantry__FenceParam, gantry__fence_param__init);
-		_cleanup_free_ char *key = str_dup(text + (*text == '!'));
-
-		p->secret = *text == '!';
-		*strchr(key, '=') = '\0';
-		pb_set_string(&p->key, key);
-		pb_set_string(&p->value, strchr(text, '=') + 1);
-		PB_APPEND(d, params, p);
-	}
-	va_end(args);
-	b->devices[b->n++] = d;
-}
-
-static void on_end(void *data, int rc, const char *proof, const struct err *err)
-{
-	struct bench *b = data;
-
-	b->calls++;
-	b->rc = rc;
-	b->took_ms = (uv_hrtime() - b->begun) / 1000000;
-	snprintf(b->proof, sizeof(b->proof), "%s", proof ? proof : "");
-	snprintf(b->err, sizeof(b->err), "%s", err ? err->text : "");
-}
-
-static void begin(struct bench *b)
-{
-	struct err err = {0};
-
-	b->calls = 0;
-	b->begun = uv_hrtime();
-	uv_update_time(&b->loop);
-	assert_int_equal(fence_off(&b->loop, "hostB", b->devices, b->n, on_end, b, &b->run, &err), 0);
-	assert_int_equal(b->calls, 0);
-}
-
-static void end(struct bench *b)
-{
-	uv_run(&b->loop, UV_RUN_DEFAULT);
-	assert_int_equal(b->calls, 1);
-	if (b->rc)
-		assert_string_equal(b->proof, "");
-	else
-		assert_string_equal(b->err, "");
-}
-
-static int fence(struct bench *b)
-{
-	begin(b);
-	end(b);
-	return b->rc;
-}
-
-static char *file_text(struct bench *b, const char *name)
-{
-	_cleanup_free_ char *path = str_printf("%s/%s", b->dir, name);
-	char *text = mem_alloc(4096);
-	FILE *f = fopen(path, "r");
-
-	if (f) {
-		text[fread(text, 1, 4095, f)] = '\0';
-		fclose(f);
-	}
-	return text;
-}
-
-static void assert_file(struct bench *b, const char *name, const char *expected)
-{
-	_cleanup_free_ char *text = file_text(b, name);
-
-	assert_string_equal(text, expected);
-}
-
-static void assert_has(const char *text, const char *words)
-{
-	if (!strstr(text, words))
-		fail_msg("'%s' is not in: %s", words, text);
-}
-
-static void assert_has_not(const char *text, const char *words)
-{
-	if (strstr(text, words))
-		fail_msg("'%s' is in: %s", words, text);
-}
+/* Proofs of death: what is a proof, what is none, and what an agent is told. */
+#include "tests/unit/fence_bench.h"
 
 static void test_off_then_status_is_the_proof(void **state)
 {
@@ -201,6 +11,7 @@ static void test_off_then_status_is_the_proof(void **state)
 	assert_int_equal(fence(b), 0);
 	assert_file(b, "calls", "fence_good off\nfence_good status\n");
 	assert_has(b->proof, "fence_good at level 1: off, status off, ");
+	assert_false(b->by_time);
 }
 
 static void test_already_off_counts(void **state)
@@ -382,9 +193,10 @@ static void test_every_level_that_failed_is_told(void **state)
 static void test_no_device_is_said_with_the_remedy(void **state)
 {
 	struct bench *b = *state;
+	struct fence_target target = target_of(b);
 	struct err err = {0};
 
-	assert_int_equal(fence_off(&b->loop, "hostB", NULL, 0, on_end, b, NULL, &err), -ENODEV);
+	assert_int_equal(fence_off(&b->loop, &target, on_end, b, NULL, &err), -ENODEV);
 	assert_has(err.text, "hostB has no fence device");
 	assert_has(err.text, "clusterctl fence set hostB");
 	uv_run(&b->loop, UV_RUN_DEFAULT);
@@ -551,11 +363,13 @@ static void test_only_fence_agents_are_run(void **state)
 
 static int status_of(struct bench *b, const char *name)
 {
+	struct fence_target target;
 	struct err err = {0};
 
 	device(b, name, 1, 5, NULL);
+	target = target_of(b);
 	b->calls = 0;
-	assert_int_equal(fence_status(&b->loop, "hostB", b->devices[0], on_end, b, &b->run, &err), 0);
+	assert_int_equal(fence_status(&b->loop, &target, on_end, b, &b->run, &err), 0);
 	bench_forget_devices(b); /* it has its own copy */
 	end(b);
 	return b->rc;
@@ -575,6 +389,135 @@ static void test_status_asks_only(void **state)
 	assert_int_equal(status_of(b, "fence_bad"), -EHOSTUNREACH);
 	assert_string_equal(b->err, "nobody can tell whether hostB is on: fence_bad (level 1): 'status' failed with status 1");
 	assert_file(b, "calls", "fence_off status\nfence_on status\nfence_bad status\n");
+}
+
+static int switch_on(struct bench *b)
+{
+	struct fence_target target = target_of(b);
+	struct err err = {0};
+
+	b->calls = 0;
+	uv_update_time(&b->loop);
+	assert_int_equal(fence_on(&b->loop, &target, on_end, b, &b->run, &err), 0);
+	end(b);
+	return b->rc;
+}
+
+static void test_on_then_status_until_it_is_on(void **state)
+{
+	struct bench *b = *state;
+
+	agent(b, "fence_good", "[ $A = on ] && exit 0\n[ -e $D/first ] && exit 0\n: >$D/first\nexit 2\n");
+	device(b, "fence_good", 1, 5, NULL);
+	assert_int_equal(switch_on(b), 0);
+	assert_has(b->proof, "fence_good at level 1: on, status on, ");
+	assert_file(b, "calls", "fence_good on\nfence_good status\nfence_good status\n");
+	bench_forget_devices(b);
+	agent(b, "fence_dead", "[ $A = on ] && exit 0\nexit 2\n");
+	device(b, "fence_dead", 1, 1, NULL);
+	assert_int_equal(switch_on(b), -EHOSTUNREACH);
+	assert_string_equal(b->err, "hostB is not proven on: fence_dead (level 1): it was told to switch on and still says off");
+	bench_forget_devices(b);
+	agent(b, "fence_bad", "exit 1\n");
+	device(b, "fence_bad", 1, 5, NULL);
+	assert_int_equal(switch_on(b), -EHOSTUNREACH);
+	assert_has(b->err, "'on' failed with status 1");
+}
+
+/* The timer that waits for longest is the watchdog's. */
+static void find_wait(uv_handle_t *handle, void *arg)
+{
+	uv_timer_t **longest = arg, *timer = (uv_timer_t *)handle;
+
+	if (handle->type == UV_TIMER && uv_is_active(handle) && (!*longest || uv_timer_get_due_in(timer) > uv_timer_get_due_in(*longest)))
+		*longest = timer;
+}
+
+/* Runs until the watchdog is waited for, checks for how long, and makes the time pass. */
+static void pass_the_watchdogs_time(struct bench *b)
+{
+	uv_timer_t *wait = NULL;
+
+	for (int i = 0; i < 1000 && (!wait || uv_timer_get_due_in(wait) < 40000); i++) {
+		uv_run(&b->loop, UV_RUN_NOWAIT);
+		wait = NULL;
+		uv_walk(&b->loop, find_wait, &wait);
+		usleep(2000);
+	}
+	assert_non_null(wait);
+	uv_update_time(&b->loop);
+	assert_in_range(uv_timer_get_due_in(wait), DEADLINE_PROOF_BY_TIME_MS - 200, DEADLINE_PROOF_BY_TIME_MS);
+	uv_timer_start(wait, wait->timer_cb, 0, 0);
+}
+
+static void test_a_watchdog_agrees_when_its_time_is_over(void **state)
+{
+	struct bench *b = *state;
+	_cleanup_free_ char *proof = str_printf("watchdog at level 2: it did not feed it for %d s", DEADLINE_PROOF_BY_TIME_MS / 1000);
+
+	/* Behind a device that fails, its time begins with its own turn. */
+	agent(b, "fence_bad", "exit 1\n");
+	b->watchdog = "/dev/watchdog";
+	device(b, "fence_bad", 1, 5, NULL);
+	device(b, "watchdog", 2, 1, NULL);
+	begin(b);
+	pass_the_watchdogs_time(b);
+	end(b);
+	assert_int_equal(b->rc, 0);
+	assert_true(b->by_time);
+	assert_string_equal(b->proof, proof);
+	assert_file(b, "calls", "fence_bad off\n");
+	begin(b);
+	pass_the_watchdogs_time(b);
+	fence_cancel(b->run);
+	end(b);
+	assert_int_equal(b->rc, -ECANCELED);
+	assert_false(b->by_time);
+}
+
+static void test_where_there_is_no_watchdog_time_proves_nothing(void **state)
+{
+	struct bench *b = *state;
+
+	device(b, "watchdog", 1, 1, NULL);
+	for (int i = 0; i < 2; i++) {
+		b->watchdog = i ? "" : NULL;
+		assert_int_equal(fence(b), -EHOSTUNREACH);
+		assert_string_equal(b->err, "hostB is not proven off: watchdog (level 1): hostB has reported none, so that time proves nothing about it");
+	}
+	/* The level that failed leaves no mark on the next one. */
+	agent(b, "fence_good", OFF);
+	device(b, "fence_good", 2, 5, NULL);
+	assert_int_equal(fence(b), 0);
+	assert_false(b->by_time);
+}
+
+static void test_a_level_with_a_watchdog_rests_on_time(void **state)
+{
+	struct bench *b = *state;
+
+	agent(b, "fence_good", OFF);
+	b->watchdog = "/dev/watchdog";
+	device(b, "watchdog", 1, 1, NULL);
+	device(b, "fence_good", 1, 5, NULL);
+	begin(b);
+	pass_the_watchdogs_time(b);
+	end(b);
+	assert_int_equal(b->rc, 0);
+	assert_true(b->by_time);
+	assert_has(b->proof, "watchdog at level 1");
+	assert_has(b->proof, "fence_good at level 1: off, status off");
+	bench_forget_devices(b);
+	/* One that agreed by time in a level that then failed does not make a later one rest on it. */
+	agent(b, "fence_bad", "exit 1\n");
+	device(b, "watchdog", 1, 1, NULL);
+	device(b, "fence_bad", 1, 5, NULL);
+	device(b, "fence_good", 2, 5, NULL);
+	begin(b);
+	pass_the_watchdogs_time(b);
+	end(b);
+	assert_int_equal(b->rc, 0);
+	assert_false(b->by_time);
 }
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, bench_new, bench_free)
@@ -607,6 +550,10 @@ int main(void)
 		CASE(test_cancelled_between_two_looks),
 		CASE(test_only_fence_agents_are_run),
 		CASE(test_status_asks_only),
+		CASE(test_on_then_status_until_it_is_on),
+		CASE(test_a_watchdog_agrees_when_its_time_is_over),
+		CASE(test_where_there_is_no_watchdog_time_proves_nothing),
+		CASE(test_a_level_with_a_watchdog_rests_on_time),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
