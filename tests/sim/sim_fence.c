@@ -230,7 +230,7 @@ static void watchdogs_look(struct sim *s, struct sim_host *none, uint64_t arg, v
 		uint64_t fed = s->fences->fed_us[i];
 
 		/* Armed by the first feed since the power came. */
-		if (!h->powered || fed < h->powered_us || s->now_us - fed < DEADLINE_WATCHDOG_MS * MS)
+		if (!host_has_watchdog(h) || !h->powered || !fed || fed < h->powered_us || s->now_us - fed < DEADLINE_WATCHDOG_MS * MS)
 			continue;
 		sim_trace(s, "%s: its watchdog fires", h->name);
 		host_power_off(s, h, "reset by its watchdog");
