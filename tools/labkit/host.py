@@ -6,6 +6,7 @@ import signal
 import socket
 
 from . import linux
+from .hardware_watchdog import HardwareWatchdog
 from .hub import run
 from .layout import (DURABLE, HUB_ADDRESS, PYTHON, SYSTEM_PATH, TOOLS, LabError, host_address, host_names,
                      service_environment, write_json)
@@ -29,6 +30,7 @@ class Host:
         self.frozen = False
         self.cuts = set()
         self.boots = 0
+        self.watchdog = None
 
     def powered(self):
         return self.process is not None
@@ -44,14 +46,16 @@ class Host:
         (self.state / "hosts").write_text("\n".join(
             ["127.0.0.1 localhost", *names, f"{HUB_ADDRESS} hub store", ""]))
 
-    async def boot(self, network, ended):
-        """Switch on; `ended(host)` is awaited when, later, the last process of the host is gone."""
+    async def boot(self, network, ended, reset):
+        """Switch on; `ended(host)` is awaited when, later, the last process of the host is gone; `reset(host)` when
+        its hardware watchdog has fired."""
         report_read, report_write = os.pipe()
         go_read, go_write = os.pipe()
         with self.listen() as control, open(self.state / "init.log", "ab") as log:
             config = {"name": self.name, "address": host_address(self.name), "state": str(self.state),
                       "report_fd": report_write, "go_fd": go_read, "control_fd": control.fileno(),
-                      "bin": self.programs(), "environment": service_environment()}
+                      "bin": self.programs(), "environment": service_environment(),
+                      "clock_library": str(self.build / "tests" / "lab" / "libshift-clock.so")}
             write_json(self.state / "boot.json", config)
             self.process = await asyncio.create_subprocess_exec(
                 PYTHON, "-s", "-m", "labkit.hostinit", str(self.state / "boot.json"), stdin=asyncio.subprocess.DEVNULL,
@@ -70,6 +74,8 @@ class Host:
         finally:
             os.close(go_write)
         self.boots += 1
+        self.watchdog = asyncio.create_task(HardwareWatchdog(self.pid, self.state / "etc-gantry" / "host.yaml").run(
+            lambda: reset(self)))
         asyncio.create_task(self.watch(ended))
 
     async def finish_boot(self, network, reader, go_write):
@@ -135,6 +141,9 @@ class Host:
 
     def clear(self):
         """The host is off: the mains lead's end means that the kernel has reaped all of it."""
+        if self.watchdog:
+            self.watchdog.cancel()
+            self.watchdog = None
         (self.state / "pid").unlink(missing_ok=True)
         if self.pidfd >= 0:
             os.close(self.pidfd)
