@@ -120,7 +120,7 @@ class Init:
         """One notice of a service; the kernel says of which process it is."""
         text, sender = receive_notice(self.notices)
         for service in self.services.values():
-            if service.pid == sender and service.watchdog_s and ("WATCHDOG=1" in text or "READY=1" in text):
+            if service.pid and service.pid == sender and service.watchdog_s and ("WATCHDOG=1" in text or "READY=1" in text):
                 service.silent_at = time.monotonic() + service.watchdog_s
 
     def watch(self, passed_s):
