@@ -163,7 +163,7 @@ class Watch:
             times = (started or {}).get(guest, 0)
             self.check_guest(guest, times if isinstance(times, tuple) else (times,), (on or {}).get(guest), not_on, timeout, seen_from, overlap)
 
-    def check_guest(self, guest, started, on, not_on, timeout, seen_from, overlap):
+    def check_guest(self, guest, started, on=None, not_on=(), timeout=90, seen_from=None, overlap=False):
         def runs():
             domain = look(self.cluster, guest, seen_from)
             return domain if domain and domain["state"] == "running" and self.starts_of(guest, domain) >= started[0] else None
