@@ -65,7 +65,7 @@ def watched(cluster):
     text = settings.read_text()
     settings.write_text(f"{text.rstrip()}\nwatchdog: /run/lab/watchdog\nwatchdog_timeout_s: {WATCHDOG_S}\n")
     cluster.lab.service("hostA", "restart", "gantry-agent")
-    wait_until("its watchdog is known", lambda: cluster.host("hostA", "hostB").get("watchdog"), 30)
+    wait_until("it is fed", lambda: next(host for host in cluster.lab.status()["hosts"] if host["name"] == "hostA")["watchdog"] == "armed", 30)
     yield
     settings.write_text(text)
     cluster.lab.on("hostA")

@@ -212,6 +212,10 @@ FEED = ("import sys,time; fifo=open('/run/lab/watchdog','wb',buffering=0)\n"
         "for word in sys.argv[1:]: fifo.write(word.encode()); time.sleep(0.4)\n")
 
 
+def tool(*words):
+    return subprocess.run([TREE / "tools" / "lab", "--name", NAME, *words], capture_output=True, text=True, check=True).stdout
+
+
 def power(lab, host):
     return next(known["power"] for known in lab.status()["hosts"] if known["name"] == host)
 
@@ -223,6 +227,7 @@ def test_hardware_watchdog_takes_the_power_of_a_host_that_feeds_it_no_more(lab):
         lab.exec("hostB", ["/usr/bin/python3", "-ISEc", FEED, *"1111V"])
         time.sleep(1.5)
         assert power(lab, "hostB") == "on", "fed, then disarmed by a V before the close"
+        assert "watchdog armed" not in tool("status")
         lab.exec("hostB", ["/usr/bin/python3", "-ISEc", FEED, *"V1"])
         closed = time.monotonic()
         wait_until("armed, and closed without a V", lambda: power(lab, "hostB") == "off", 5)
@@ -231,6 +236,7 @@ def test_hardware_watchdog_takes_the_power_of_a_host_that_feeds_it_no_more(lab):
         lab.exec("hostB", ["sh", "-c", '"$@" >/dev/null 2>&1 &', "sh", "/usr/bin/python3", "-ISEc", FEED, *("1" * 50)])
         time.sleep(1.5)
         assert power(lab, "hostB") == "on", "not armed by the last boot, and fed"
+        assert "watchdog armed" in tool("status")
         lab.freeze("hostB")
         wait_until("frozen, it feeds nothing", lambda: power(lab, "hostB") == "off", 5)
         assert [e["host"] for e in lab.events() if e["event"] == "watchdog-fired"] == ["hostB"] * 2

@@ -55,6 +55,7 @@ def print_status(status, as_json):
     for host in status["hosts"]:
         state = ["frozen"] if host["frozen"] else []
         state += [f"cut:{cut}" for cut in host["cuts"]]
+        state += ["watchdog armed"] if host["watchdog"] == "armed" else []
         print(f"{host['name']:8} {host['address']:12} {host['power']:6} {host['pid'] or '-':>7}  {' '.join(state)}")
     print(f"store {status['store']}, observer {status['observer']}")
 

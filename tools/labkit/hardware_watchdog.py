@@ -24,9 +24,17 @@ class HardwareWatchdog:
         self.settings = settings
         self.fires_at = None  # None: not armed
         self.last = b""
+        self.task = None
+
+    def start(self, fire):
+        """`fire()` is awaited once when it is time."""
+        self.task = asyncio.create_task(self.run(fire))
+
+    def stop(self):
+        self.task.cancel()
 
     async def run(self, fire):
-        """Until it has fired, or is cancelled with the host's power."""
+        """Until it has fired, or is stopped with the host's power."""
         fifo = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             while not self.look(fifo, time.monotonic()):

@@ -37,7 +37,8 @@ class Host:
 
     def describe(self):
         return {"name": self.name, "power": "on" if self.powered() else "off", "address": host_address(self.name),
-                "pid": self.outer_pid, "frozen": self.frozen, "cuts": sorted(self.cuts), "boots": self.boots}
+                "pid": self.outer_pid, "frozen": self.frozen, "cuts": sorted(self.cuts), "boots": self.boots,
+                "watchdog": "armed" if self.watchdog and self.watchdog.fires_at else "off"}
 
     def prepare(self, count):
         for folder in DURABLE.values():
@@ -74,8 +75,8 @@ class Host:
         finally:
             os.close(go_write)
         self.boots += 1
-        self.watchdog = asyncio.create_task(HardwareWatchdog(self.pid, self.state / "etc-gantry" / "host.yaml").run(
-            lambda: reset(self)))
+        self.watchdog = HardwareWatchdog(self.pid, self.state / "etc-gantry" / "host.yaml")
+        self.watchdog.start(lambda: reset(self))
         asyncio.create_task(self.watch(ended))
 
     async def finish_boot(self, network, reader, go_write):
@@ -142,7 +143,7 @@ class Host:
     def clear(self):
         """The host is off: the mains lead's end means that the kernel has reaped all of it."""
         if self.watchdog:
-            self.watchdog.cancel()
+            self.watchdog.stop()
             self.watchdog = None
         (self.state / "pid").unlink(missing_ok=True)
         if self.pidfd >= 0:
