@@ -208,6 +208,56 @@ def test_services(lab):
         lab.service("hostA", "stop", "nonsense")
 
 
+FEED = ("import sys,time; fifo=open('/run/lab/watchdog','wb',buffering=0)\n"
+        "for word in sys.argv[1:]: fifo.write(word.encode()); time.sleep(0.4)\n")
+
+
+def tool(*words):
+    return subprocess.run([TREE / "tools" / "lab", "--name", NAME, *words], capture_output=True, text=True, check=True).stdout
+
+
+def power(lab, host):
+    return next(known["power"] for known in lab.status()["hosts"] if known["name"] == host)
+
+
+def test_hardware_watchdog_takes_the_power_of_a_host_that_feeds_it_no_more(lab):
+    settings = lab.host_path("hostB", "/etc/gantry/host.yaml")
+    settings.write_text("watchdog_timeout_s: 1\n")  # without a name in it our daemons, if they are built, end at once
+    try:
+        lab.exec("hostB", ["/usr/bin/python3", "-ISEc", FEED, *"1111V"])
+        time.sleep(1.5)
+        assert power(lab, "hostB") == "on", "fed, then disarmed by a V before the close"
+        assert "watchdog armed" not in tool("status")
+        lab.exec("hostB", ["/usr/bin/python3", "-ISEc", FEED, *"V1"])
+        closed = time.monotonic()
+        wait_until("armed, and closed without a V", lambda: power(lab, "hostB") == "off", 5)
+        assert 0.4 < time.monotonic() - closed < 3
+        lab.on("hostB")
+        lab.exec("hostB", ["sh", "-c", '"$@" >/dev/null 2>&1 &', "sh", "/usr/bin/python3", "-ISEc", FEED, *("1" * 50)])
+        time.sleep(1.5)
+        assert power(lab, "hostB") == "on", "not armed by the last boot, and fed"
+        assert "watchdog armed" in tool("status")
+        lab.freeze("hostB")
+        wait_until("frozen, it feeds nothing", lambda: power(lab, "hostB") == "off", 5)
+        assert [e["host"] for e in lab.events() if e["event"] == "watchdog-fired"] == ["hostB"] * 2
+    finally:
+        lab.on("hostB")
+        settings.unlink()
+
+
+def test_a_host_can_have_a_wrong_clock(lab):
+    library = lab.build / "tests" / "lab" / "libshift-clock.so"
+    read = ["env", f"LD_PRELOAD={library}", "LAB_CLOCK=/run/lab/clock", "date", "+%s"]
+    for seconds in (0, -3600, 7200):
+        lab.clock("hostB", seconds)
+        assert abs(int(lab.exec("hostB", read).stdout) - (time.time() + seconds)) < 3
+    lab.service("hostB", "restart", "corosync")
+    environment = lab.exec("hostB", ["sh", "-c", "tr '\\0' '\\n' < /proc/$(pidof corosync)/environ"]).stdout
+    assert "LAB_CLOCK=/run/lab/clock" in environment
+    assert "LAB_CLOCK" not in lab.exec("hostA", ["sh", "-c", "tr '\\0' '\\n' < /proc/$(pidof corosync)/environ"]).stdout
+    lab.kill("hostB")  # a new boot has the right time again
+
+
 def test_orphans_outlive_their_parent_and_are_reaped(lab):
     with pytest.raises(LabError, match="did not end"):
         lab.exec("hostA", ["sh", "-c", "setsid sleep 2.5 &"], timeout=0.5)

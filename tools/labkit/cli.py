@@ -34,6 +34,9 @@ def build_parser():
         how.add_argument(f"--{direction}", dest="direction", action="store_const", const=direction)
     heal = commands.add_parser("heal", help="mend a host's cables, or all")
     heal.add_argument("host", nargs="?")
+    clock = commands.add_parser("clock", help="set the wall clock of a host's daemons off")
+    clock.add_argument("host")
+    clock.add_argument("seconds", type=int)
     store = commands.add_parser("store", help="the shared NFS store")
     store.add_argument("action", choices=("start", "stop", "kill"))
     service = commands.add_parser("service", help="a host's services")
@@ -52,6 +55,7 @@ def print_status(status, as_json):
     for host in status["hosts"]:
         state = ["frozen"] if host["frozen"] else []
         state += [f"cut:{cut}" for cut in host["cuts"]]
+        state += ["watchdog armed"] if host["watchdog"] == "armed" else []
         print(f"{host['name']:8} {host['address']:12} {host['power']:6} {host['pid'] or '-':>7}  {' '.join(state)}")
     print(f"store {status['store']}, observer {status['observer']}")
 
@@ -77,6 +81,8 @@ def run_command(lab, args):
         os.execvpe(entered[0], entered, service_environment())
     elif args.command == "cut":
         lab.cut(args.host, args.direction or "both")
+    elif args.command == "clock":
+        lab.clock(args.host, args.seconds)
     elif args.command == "store":
         lab.store(args.action)
     elif args.command == "service":

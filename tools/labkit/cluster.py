@@ -106,10 +106,9 @@ class Cluster:
 
     def wait_online(self, name, timeout=40):
         def online():
-            try:
-                host = self.host(name)
-            except LabError:
-                return False      # the host that we ask is only just booting
+            if not self.is_quorate(name):
+                return False      # only just booting: what it says is from before
+            host = self.host(name, name)
             return host and host["state"] == "online" and host.get("agent_connected")
         wait_until(f"{name} is online with its agent", online, timeout)
 

@@ -6,6 +6,7 @@ import signal
 import socket
 
 from . import linux
+from .hardware_watchdog import HardwareWatchdog
 from .hub import run
 from .layout import (DURABLE, HUB_ADDRESS, PYTHON, SYSTEM_PATH, TOOLS, LabError, host_address, host_names,
                      service_environment, write_json)
@@ -29,13 +30,15 @@ class Host:
         self.frozen = False
         self.cuts = set()
         self.boots = 0
+        self.watchdog = None
 
     def powered(self):
         return self.process is not None
 
     def describe(self):
         return {"name": self.name, "power": "on" if self.powered() else "off", "address": host_address(self.name),
-                "pid": self.outer_pid, "frozen": self.frozen, "cuts": sorted(self.cuts), "boots": self.boots}
+                "pid": self.outer_pid, "frozen": self.frozen, "cuts": sorted(self.cuts), "boots": self.boots,
+                "watchdog": "armed" if self.watchdog and self.watchdog.fires_at else "off"}
 
     def prepare(self, count):
         for folder in DURABLE.values():
@@ -44,14 +47,16 @@ class Host:
         (self.state / "hosts").write_text("\n".join(
             ["127.0.0.1 localhost", *names, f"{HUB_ADDRESS} hub store", ""]))
 
-    async def boot(self, network, ended):
-        """Switch on; `ended(host)` is awaited when, later, the last process of the host is gone."""
+    async def boot(self, network, ended, reset):
+        """Switch on; `ended(host)` is awaited when, later, the last process of the host is gone; `reset(host)` when
+        its hardware watchdog has fired."""
         report_read, report_write = os.pipe()
         go_read, go_write = os.pipe()
         with self.listen() as control, open(self.state / "init.log", "ab") as log:
             config = {"name": self.name, "address": host_address(self.name), "state": str(self.state),
                       "report_fd": report_write, "go_fd": go_read, "control_fd": control.fileno(),
-                      "bin": self.programs(), "environment": service_environment()}
+                      "bin": self.programs(), "environment": service_environment(),
+                      "clock_library": str(self.build / "tests" / "lab" / "libshift-clock.so")}
             write_json(self.state / "boot.json", config)
             self.process = await asyncio.create_subprocess_exec(
                 PYTHON, "-s", "-m", "labkit.hostinit", str(self.state / "boot.json"), stdin=asyncio.subprocess.DEVNULL,
@@ -70,6 +75,8 @@ class Host:
         finally:
             os.close(go_write)
         self.boots += 1
+        self.watchdog = HardwareWatchdog(self.pid, self.state / "etc-gantry" / "host.yaml")
+        self.watchdog.start(lambda: reset(self))
         asyncio.create_task(self.watch(ended))
 
     async def finish_boot(self, network, reader, go_write):
@@ -135,6 +142,9 @@ class Host:
 
     def clear(self):
         """The host is off: the mains lead's end means that the kernel has reaped all of it."""
+        if self.watchdog:
+            self.watchdog.stop()
+            self.watchdog = None
         (self.state / "pid").unlink(missing_ok=True)
         if self.pidfd >= 0:
             os.close(self.pidfd)

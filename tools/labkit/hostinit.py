@@ -6,6 +6,8 @@ mains lead: it ends when PID 1 has ended, which is only when no process of the h
 
 Control protocol: one JSON object per line and connection, {"action": ..., "service": ...};
 the answer is {"ok": true, ...} or {"ok": false, "error": TEXT}.
+
+As systemd does for units with WatchdogSec, it ends a service that has said "WATCHDOG=1" by NOTIFY_SOCKET and then falls silent.
 """
 
 import json
@@ -13,29 +15,35 @@ import os
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from . import linux
-from .layout import DURABLE, HOST_BIN, HOST_PATH, SYSTEM_PATH
+from .layout import CLOCK_FILE, DURABLE, HOST_BIN, HOST_PATH, NOTIFY_SOCKET, SYSTEM_PATH, WATCHDOG_FIFO
 
 RESTART_DELAY_S = 1.0
 STOP_TIMEOUT_S = 10.0
 CONDITION_POLL_S = 0.1
 REQUEST_MAX = 4096
 REQUEST_TIMEOUT_S = 2.0
+CLUSTERD_WATCHDOG_S = 10.0
+LATE_S = 1.0  # the init itself stood still (a frozen host): silence in that time proves nothing
 
 
 class Service:
     """One daemon that is kept running while it is wanted and its condition file exists."""
 
-    def __init__(self, name, argv, condition, log):
+    def __init__(self, name, argv, condition, log, watchdog_s=0.0):
         self.name = name
         self.argv = argv
         self.condition = condition
         self.log = log
+        self.watchdog_s = watchdog_s  # 0: not watched
+        self.silent_at = None  # when its silence becomes too long; None until it has spoken
+        self.hangs = 0
         self.wanted = True
         self.pid = 0
         self.starts = 0
@@ -54,6 +62,9 @@ class Service:
 
     def start(self, environment):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        if self.watchdog_s:
+            environment = {**environment, "NOTIFY_SOCKET": NOTIFY_SOCKET,
+                           "WATCHDOG_USEC": str(int(self.watchdog_s * 1e6))}
         files = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                  (os.POSIX_SPAWN_OPEN, 1, self.log, flags, 0o644),
                  (os.POSIX_SPAWN_DUP2, 1, 2)]
@@ -63,7 +74,7 @@ class Service:
 
     def describe(self):
         return {"name": self.name, "pid": self.pid, "wanted": self.wanted, "starts": self.starts,
-                "last_exit": self.last_exit, "missing": self.missing()}
+                "last_exit": self.last_exit, "missing": self.missing(), "hangs": self.hangs}
 
 
 class Init:
@@ -71,12 +82,15 @@ class Init:
 
     def __init__(self, config, listener):
         self.environment = config["environment"]
+        self.clock_library = config["clock_library"]
         self.listener = listener
+        self.notices = notify_socket()
         log = "/var/log/gantry"
         self.services = {service.name: service for service in (
             Service("corosync", ["/usr/sbin/corosync", "-f"], "/etc/corosync/corosync.conf", f"{log}/corosync.log"),
             Service("gantry-agent", [f"{HOST_BIN}/gantry-agent"], "/etc/gantry/host.yaml", f"{log}/gantry-agent.log"),
-            Service("clusterd", [f"{HOST_BIN}/clusterd"], "/etc/gantry/host.yaml", f"{log}/clusterd.log"),
+            Service("clusterd", [f"{HOST_BIN}/clusterd"], "/etc/gantry/host.yaml", f"{log}/clusterd.log",
+                    CLUSTERD_WATCHDOG_S),
         )}
 
     def run(self):
@@ -86,14 +100,43 @@ class Init:
         selector = selectors.DefaultSelector()
         selector.register(wake, selectors.EVENT_READ)
         selector.register(self.listener, selectors.EVENT_READ)
+        selector.register(self.notices, selectors.EVENT_READ)
+        looked = time.monotonic()
         while True:
             for key, _ in selector.select(CONDITION_POLL_S):
                 if key.fileobj is self.listener:
                     self.accept()
+                elif key.fileobj is self.notices:
+                    self.hear()
                 else:
                     os.read(wake, 4096)
             self.reap()
+            now = time.monotonic()
+            self.watch(now - looked)
+            looked = now
             self.tend()
+
+    def hear(self):
+        """One notice of a service; the kernel says of which process it is."""
+        text, sender = receive_notice(self.notices)
+        for service in self.services.values():
+            if service.pid and service.pid == sender and service.watchdog_s and ("WATCHDOG=1" in text or "READY=1" in text):
+                service.silent_at = time.monotonic() + service.watchdog_s
+
+    def watch(self, passed_s):
+        """End what has been silent for too long, by SIGABRT as systemd does; `tend` kills what survives it."""
+        now = time.monotonic()
+        for service in self.services.values():
+            if service.silent_at is None:
+                continue
+            if passed_s > LATE_S:
+                service.silent_at += passed_s
+            if now >= service.silent_at:
+                service.silent_at = None
+                service.hangs += 1
+                service.kill_at = now + STOP_TIMEOUT_S
+                os.kill(service.pid, signal.SIGABRT)
+                os.kill(service.pid, signal.SIGCONT)
 
     def reap(self):
         """Collect every dead child: services, and orphans such as the QEMUs of a restarted agent."""
@@ -111,7 +154,7 @@ class Init:
     def ended(self, service, code):
         service.pid = 0
         service.last_exit = code
-        service.kill_at = None
+        service.kill_at = service.silent_at = None
         service.not_before = time.monotonic() + RESTART_DELAY_S
         if service.start_after_stop:
             service.start_after_stop = False
@@ -156,6 +199,8 @@ class Init:
         action = request["action"]
         if action == "status":
             return {"ok": True, "services": [service.describe() for service in self.services.values()]}
+        if action == "clock":
+            return self.set_clock(request["seconds"])
         name = {"agent": "gantry-agent"}.get(request["service"], request["service"])
         service = self.services.get(name)
         if service is None:
@@ -172,6 +217,13 @@ class Init:
         else:
             return {"ok": False, "error": f"no action {action!r}; use start, stop, restart, kill, pause or cont"}
         return {"ok": True, **service.describe()}
+
+    def set_clock(self, seconds):
+        """Shift the wall clock of all that is started from the first call on, and of what was started so before."""
+        with open(CLOCK_FILE, "r+b" if os.path.exists(CLOCK_FILE) else "w+b") as clock:  # in place: it is mapped
+            clock.write(struct.pack("=q", seconds))
+        self.environment = {**self.environment, "LD_PRELOAD": self.clock_library, "LAB_CLOCK": CLOCK_FILE}
+        return {"ok": True}
 
     def stop(self, service, restart, connection):
         if not service.pid:
@@ -196,6 +248,21 @@ class Init:
             service.waiting.append(connection)
             return None
         return {"ok": True, **service.describe()}
+
+
+def notify_socket():
+    notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    notices.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    notices.bind(NOTIFY_SOCKET)
+    return notices
+
+
+def receive_notice(notices):
+    """(text, pid of the sender)"""
+    data, ancillary, _, _ = notices.recvmsg(REQUEST_MAX, socket.CMSG_SPACE(struct.calcsize("3i")))
+    sender = next((struct.unpack("3i", value[:12])[0] for level, kind, value in ancillary
+                   if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)), 0)
+    return data.decode(errors="replace"), sender
 
 
 def answer(connection, reply):
@@ -226,6 +293,9 @@ def mount_host(config):
         os.chmod(folder, mode)
     for name, target in config["bin"].items():
         os.symlink(target, f"{HOST_BIN}/{name}")
+    os.mkfifo(WATCHDOG_FIFO, 0o600)
+    # Kept open and never read here: a feeder can open it at any moment. The supervisor reads it.
+    os.open(WATCHDOG_FIFO, os.O_RDONLY | os.O_NONBLOCK)
 
 
 def raise_network(address):

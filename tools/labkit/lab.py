@@ -203,6 +203,12 @@ class Lab:
         self._require_host(host)
         return self._ask(self.host_state(host) / "init.sock", {"action": action, "service": name}, host)
 
+    def clock(self, host, seconds):
+        """Set the wall clock of the host's daemons that many seconds off, until it boots again. Those that were started before the
+        first call do not see it: call it with 0 and restart them, then it can be moved while they run."""
+        self._require_host(host)
+        self._ask(self.host_state(host) / "init.sock", {"action": "clock", "seconds": seconds}, host)
+
     def services(self, host):
         return {service["name"]: service for service in self.service(host, "status")["services"]}
 

@@ -19,6 +19,9 @@ POWER_PORT = 6230
 TICK_PORT = 7900
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOST_BIN = "/run/lab/bin"
+NOTIFY_SOCKET = "/run/lab/notify"
+WATCHDOG_FIFO = "/run/lab/watchdog"
+CLOCK_FILE = "/run/lab/clock"
 HOST_PATH = f"{HOST_BIN}:{SYSTEM_PATH}"
 
 # What a host keeps over a power loss, as it would on its disk: path in the host -> folder in the state folder.

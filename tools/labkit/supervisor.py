@@ -55,7 +55,7 @@ class Supervisor:
     async def power_on(self, host):
         async with host.lock:
             if not host.powered():
-                await host.boot(self.network, self.host_ended)
+                await host.boot(self.network, self.host_ended, self.watchdog_fired)
                 await self.network.apply_cuts(self.powered_hosts)
                 self.log("powered-on", host=host.name)
 
@@ -66,6 +66,11 @@ class Supervisor:
 
     async def host_ended(self, host):
         self.log("powered-off", host=host.name)
+
+    async def watchdog_fired(self, host):
+        self.log("watchdog-fired", host=host.name)
+        # In a task of its own: the watchdog's ends with the host.
+        asyncio.create_task(self.power_off(host))
 
     def powered_hosts(self):
         return [host for host in self.hosts.values() if host.outer_pid]
