@@ -115,7 +115,7 @@ int cmd_ha_disarm(struct invocation *inv)
 		return rc;
 	body.for_ms = seconds * 1000;
 	body.reason = reason;
-	_cleanup_free_ char *until = cmd_time((uint64_t)time(NULL) * 1000 + seconds * 1000), *span = units_format_ms(seconds * 1000);
+	_cleanup_free_ char *until = cmd_time((uint64_t)time(NULL) * 1000 + body.for_ms), *span = units_format_ms(seconds * 1000);
 	_cleanup_free_ char *done = str_printf(
 		"HA is disarmed until %s (for %s).\n"
 		"Until then the cluster does nothing by itself: no host is fenced, no domain is restarted, started elsewhere or stopped to make room,\n"
