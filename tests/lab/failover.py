@@ -118,10 +118,13 @@ def qemus(cluster, guest):
     return found
 
 
-def writers(cluster, guest):
-    """The boots that wrote the guest's volume, each as often as it took over from another one, oldest first."""
+def writers(path):
+    """The boots that wrote a guest's volume, each as often as it took over from another one, oldest first."""
     found = []
-    with open(cluster.lab.store_path(f"{guest}.raw"), "rb") as volume:
+    with open(path, "rb") as volume:
+        verdict = disklog.check(volume)
+        assert verdict["ok"], f"{path.name}: {verdict['error']}"
+        volume.seek(0)
         size = 512
         while len(block := volume.read(size)) == size and (record := disklog.read_record(block)):
             if record[5] != size:      # the first record names the size of all
@@ -207,6 +210,6 @@ class Watch:
             assert overlap or ended < began + LATE_TICK_S, f"{guest}: boot {old:x} ticked {ended - began:.2f} s after {new:x} had begun"
 
     def check_volume(self, guest, boot):
-        wrote = writers(self.cluster, guest)
+        wrote = writers(self.cluster.lab.store_path(f"{guest}.raw"))
         assert wrote[-1] == boot, f"{guest}: {wrote[-1]:x} wrote last, but {boot:x} runs"
         assert len(set(wrote)) == len(wrote), f"{guest}: two wrote in turns: {[f'{one:x}' for one in wrote]}"

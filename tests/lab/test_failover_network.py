@@ -63,7 +63,8 @@ def watched(cluster):
         pytest.skip("this agent has no setting for a watchdog")
     settings = cluster.lab.host_path("hostA", "/etc/gantry/host.yaml")
     text = settings.read_text()
-    settings.write_text(f"{text.rstrip()}\nwatchdog: /run/lab/watchdog\nwatchdog_timeout_s: {WATCHDOG_S}\n")
+    others = [line for line in text.splitlines() if not line.startswith("watchdog")]
+    settings.write_text("\n".join([*others, "watchdog: /run/lab/watchdog", f"watchdog_timeout_s: {WATCHDOG_S}", ""]))
     cluster.lab.service("hostA", "restart", "gantry-agent")
     wait_until("it is fed", lambda: next(host for host in cluster.lab.status()["hosts"] if host["name"] == "hostA")["watchdog"] == "armed", 30)
     yield
