@@ -173,6 +173,8 @@ static Gantry__Host *add_host(struct world *w, uint32_t id, const char *name)
 	report->capacity_bytes = 1 << 30;
 	PB_APPEND(soft, pools, report);
 	PB_APPEND(w->m, soft, soft);
+	if (w->plans[id - 1])
+		gantry__ctl_plan__free_unpacked(w->plans[id - 1], NULL);
 	w->plans[id - 1] = PB_NEW(Gantry__CtlPlan, gantry__ctl_plan__init);
 	w->plans[id - 1]->quorate = true;
 	pb_set_string(&w->plans[id - 1]->quorum_text, "2 of 3 voters are left");
