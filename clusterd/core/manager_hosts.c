@@ -237,8 +237,11 @@ void manager__fenced(struct manager *mgr, const struct model *m, const struct ma
 	wait = (uint64_t)FENCE_RETRY_MS << (f->failures < 4 ? f->failures : 4);
 	f->failures++;
 	f->again_ms = mgr->now_ms + (wait < FENCE_RETRY_MAX_MS ? wait : FENCE_RETRY_MAX_MS);
-	snprintf(note, sizeof(note), "fencing failed (attempt %u): %s; again in %" PRIu64 " s", f->failures, f->text,
-		 (f->again_ms - mgr->now_ms) / 1000);
+	if (h->fence_asked && alive(mgr, h))
+		snprintf(note, sizeof(note), "fencing failed: %s; the host is alive, so it is not tried again", f->text);
+	else
+		snprintf(note, sizeof(note), "fencing failed (attempt %u): %s; again in %" PRIu64 " s", f->failures, f->text,
+			 (f->again_ms - mgr->now_ms) / 1000);
 	manager__note(mgr, ERROR, "host", h->name, "fence-failed", note);
 }
 

@@ -16,6 +16,7 @@ struct future {
 	struct model m;
 	struct manager *mgr;
 	uint64_t now_ms;
+	char **why;          /* the leader's last reason for each domain's host, in the order of the domains; NULL: not placed */
 };
 
 static void apply(struct future *f, Gantry__Command *c)
@@ -30,6 +31,17 @@ static void apply(struct future *f, Gantry__Command *c)
 	if (model_apply(&f->m, f->m.state->applied_index + 1, f->m.state->applied_epoch, packed.data, packed.len, &result, &err) == 0)
 		gantry__command_result__free_unpacked(result, NULL);
 	buf_free(&packed);
+}
+
+/* A domain that runs has no reason any more: it is kept here. */
+static void note_place(struct future *f, const Gantry__CmdDomainPlace *c)
+{
+	for (size_t i = 0; i < f->m.state->n_domains; i++) {
+		if (!model__is(f->m.state->domains[i]->spec->uuid, c->uuid))
+			continue;
+		free(f->why[i]);
+		f->why[i] = str_dup(c->reason);
+	}
 }
 
 static void host_goes(struct future *f, const Gantry__Host *h, Gantry__HostState state)
@@ -92,6 +104,8 @@ static bool step(struct future *f, enum manager_event_type type, const uint32_t 
 		if (actions[i].type == MANAGER_ACTION_PROPOSE && actions[i].command->body_case != GANTRY__COMMAND__BODY_HOST_STATE)
 			commands[n_commands++] = pb_clone(actions[i].command);
 	for (size_t i = 0; i < n_commands; i++) {
+		if (commands[i]->body_case == GANTRY__COMMAND__BODY_DOMAIN_PLACE)
+			note_place(f, commands[i]->domain_place);
 		apply(f, commands[i]);
 		gantry__command__free_unpacked(commands[i], NULL);
 	}
@@ -142,19 +156,20 @@ static void run(struct future *f, char *const *failed, size_t n)
 
 /* ---- what is told ---------------------------------------------------------------- */
 
-static void tell_moves(const struct model *before, const struct model *after, Gantry__CtlPlan *plan)
+static void tell_moves(const struct model *before, const struct future *f, Gantry__CtlPlan *plan)
 {
 	for (size_t i = 0; i < before->state->n_domains; i++) {
-		const Gantry__Domain *was = before->state->domains[i], *is = model__domain_by_uuid(after, was->spec->uuid);
+		/* None comes or goes. */
+		const Gantry__Domain *was = before->state->domains[i], *is = f->m.state->domains[i];
 		Gantry__PlanMove *move;
 
-		if (!*was->host || (is && is->generation == was->generation && model__is(is->host, was->host)))
+		if (!*was->host || (is->generation == was->generation && model__is(is->host, was->host)))
 			continue;
 		move = PB_NEW(Gantry__PlanMove, gantry__plan_move__init);
 		pb_set_string(&move->domain, was->spec->name);
 		pb_set_string(&move->from, was->host);
-		pb_set_string(&move->to, is ? is->host : "");
-		pb_set_string(&move->reason, is ? is->reason : "");
+		pb_set_string(&move->to, is->host);
+		pb_set_string(&move->reason, *is->host && f->why[i] ? f->why[i] : is->reason);
 		move->priority = was->policy->priority;
 		PB_APPEND(plan, moves, move);
 	}
@@ -228,6 +243,7 @@ int whatif_fail(const struct model *m, char *const *failed, size_t n, Gantry__Ct
 	plan = PB_NEW(Gantry__CtlPlan, gantry__ctl_plan__init);
 	f.m.state = pb_clone(m->state);
 	f.mgr = manager_new();
+	f.why = mem_alloc((m->state->n_domains + 1) * sizeof(*f.why));
 	f.now_ms = STEP_MS;
 	for (size_t i = 0; i < m->state->n_domains; i++)
 		if (f.now_ms < m->state->domains[i]->state_since_ms)
@@ -237,9 +253,12 @@ int whatif_fail(const struct model *m, char *const *failed, size_t n, Gantry__Ct
 	if (f.m.state->ha)
 		f.m.state->ha->disarmed = false;
 	run(&f, failed, n);
-	tell_moves(m, &f.m, plan);
+	tell_moves(m, &f, plan);
 	tell_fences(m, failed, n, plan);
 	tell_quorum(m, failed, n, plan);
+	for (size_t i = 0; i < m->state->n_domains; i++)
+		free(f.why[i]);
+	free(f.why);
 	manager_free(f.mgr);
 	model_free(&f.m);
 	*ret = plan;

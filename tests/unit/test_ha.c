@@ -179,6 +179,7 @@ static void test_what_if_shows_moves_and_changes_nothing(void **state)
 	assert_true(plan->quorate);
 	assert_int_equal(plan->n_notes, 0);
 	assert_string_equal(move_of(plan, "big")->to, "hostC");
+	assert_non_null(strstr(move_of(plan, "big")->reason, "room"));
 	assert_string_equal(move_of(plan, "cheap")->from, "hostC"); /* gives way, and fits beside fill */
 	assert_string_equal(move_of(plan, "cheap")->to, "hostB");
 	assert_string_equal(move_of(plan, "alone")->to, "");
