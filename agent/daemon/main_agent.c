@@ -83,6 +83,22 @@ static void main__on_tick(uv_timer_t *timer)
 	agent_pass(timer->data);
 }
 
+static void main__on_alive(uv_timer_t *timer)
+{
+	sd_notify(0, "WATCHDOG=1");
+}
+
+/* The service manager ends an agent whose loop stands still: the next one finds the QEMUs. Before the host's own watchdog has the same
+ * idea of the host (WatchdogSec in systemd/gantry-agent.service). */
+static void main__start_alive(uv_loop_t *loop, uv_timer_t *timer)
+{
+	uint64_t interval_us = 0;
+
+	uv_timer_init(loop, timer);
+	if (sd_watchdog_enabled(0, &interval_us) > 0 && interval_us > 3000)
+		uv_timer_start(timer, main__on_alive, 0, interval_us / 3000);
+}
+
 static void main__on_deadline(uv_timer_t *timer)
 {
 	uv_stop(timer->loop);
@@ -159,6 +175,7 @@ int main(int argc, char **argv)
 {
 	struct main_options options = {.config = PATH_HOST_CONFIG};
 	uv_signal_t signals[SIGNALS];
+	uv_timer_t alive;
 	struct agent a = {0};
 	struct err err;
 	int rc = main__options(argc, argv, &options);
@@ -182,6 +199,7 @@ int main(int argc, char **argv)
 	}
 	log_notice("gantry-agent " GANTRY_VERSION " on host %s: %u domains found", a.conf.name, domain_adopt_all(&a));
 	uv_timer_start(&a.tick, main__on_tick, 0, AGENT_TICK_MS);
+	main__start_alive(a.loop, &alive);
 	sd_notify(0, "READY=1");
 	uv_run(a.loop, UV_RUN_DEFAULT);
 	/* All state is on disk or in the QEMUs. Not return: libuv would wait for the thread that a dead NFS server
