@@ -21,12 +21,6 @@ def cluster():
         yield make_cluster(lab, HOMES)
 
 
-@pytest.fixture(autouse=True)
-def homes(cluster):
-    whole_again(cluster)
-    at_home(cluster, HOMES)
-
-
 @pytest.fixture(scope="module")
 def device(cluster):
     for host in cluster.lab.hosts:
@@ -47,6 +41,13 @@ def part(cluster, action, hosts=()):
             for other in right:
                 if power(cluster, host) == "on":
                     cluster.lab.exec(host, ["ip", "route", action, "blackhole", host_address(other)], check=False)
+
+
+@pytest.fixture(autouse=True)
+def homes(cluster):
+    part(cluster, "del")
+    whole_again(cluster)
+    at_home(cluster, HOMES)
 
 
 def one_half_goes_on(cluster, watch):
