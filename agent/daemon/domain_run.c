@@ -470,6 +470,9 @@ static void domain_run__restop(void *data, int rc, json_t *ret, const struct err
 
 static void domain_run__on_resume(struct domain *d)
 {
+	/* Before the answer to `cont`: the engine tells of it now, and a guest that runs must not be reported as one that starts. */
+	if (d->activating && d->running_since_ms == 0)
+		d->running_since_ms = domain_run__wall_ms();
 	switch (migration_rule_resume(&(struct resume_facts){d->actual, d->settling, d->leases_handed, d->adopted})) {
 	case RESUME_IGNORED:
 		return;

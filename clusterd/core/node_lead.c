@@ -131,12 +131,22 @@ static void note_seen(struct node *n)
 			l->seen[l->n_seen++] = n->ring[i];
 }
 
-/* On every node, leading or not: was there a quorum just before this one? */
+/* Most of the voters' hosts are there, whatever their clusterds do. */
+static bool ring_stands(const struct node *n, const struct clog_status *st)
+{
+	size_t here = 0;
+
+	for (size_t i = 0; i < st->n_voters; i++)
+		here += node__listed(n->ring, n->n_ring, st->voters[i]);
+	return here * 2 > st->n_voters;
+}
+
+/* On every node, leading or not: was there a quorum just before this one? A clusterd that hangs takes the log's, not the hosts'. */
 static void note_current(struct node *n, const struct clog_status *st)
 {
 	struct node_lead *l = &n->lead;
 
-	if (st->phase == CLOG_IDLE)
+	if (st->phase == CLOG_IDLE && !ring_stands(n, st))
 		l->cold = true;
 	if (!node_is_current(n))
 		return;

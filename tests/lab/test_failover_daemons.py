@@ -45,9 +45,9 @@ def test_killed_clusterds_and_agents_cost_no_domain(cluster, nobody_is_fenced):
 
 
 def test_an_agent_a_clusterd_and_a_qemu_that_hang_cost_no_domain(cluster, nobody_is_fenced):
-    """On three hosts at once, for 10 s. The clusterd is ended by its watchdog, before the self-fence that its silence brings about."""
+    """On three hosts at once, for 10 s. The daemons are ended by their watchdogs, before the self-fence that their silence brings about."""
     watch = Watch(cluster)
-    before = cluster.lab.services("hostC")["clusterd"]
+    before, agent = cluster.lab.services("hostC")["clusterd"], cluster.lab.services("hostB")["gantry-agent"]
     qemu = str(qemus(cluster, "web1")["hostA"][0])
     cluster.lab.exec("hostA", ["kill", "-STOP", qemu])
     cluster.lab.service("hostB", "pause", "gantry-agent")
@@ -58,6 +58,7 @@ def test_an_agent_a_clusterd_and_a_qemu_that_hang_cost_no_domain(cluster, nobody
     now = wait_until("it is restarted", lambda: (lambda s: s if s["pid"] and s["starts"] > before["starts"] else None)(
         cluster.lab.services("hostC")["clusterd"]), 10)
     assert now["hangs"] == before["hangs"] + 1 and now["last_exit"] == -6
+    assert cluster.lab.services("hostB")["gantry-agent"]["hangs"] == agent["hangs"] + 1
     for host in cluster.lab.hosts:
         cluster.wait_online(host)
     watch.check()
@@ -118,7 +119,7 @@ def test_a_killed_qemu_is_started_again(cluster, nobody_is_fenced):
     watch = Watch(cluster)
     pid = qemus(cluster, "web2")["hostB"][0]
     cluster.lab.exec("hostB", ["kill", "-KILL", str(pid)])
-    watch.check(started={"web2": 1})
+    watch.check(started={"web2": 1}, on={"web2": "hostB"})
 
 
 def test_corosync_killed_alone_starts_its_domain_at_most_once(cluster):

@@ -413,11 +413,97 @@ static void test_of_four_two_go_on_with_a_device_only(void **state)
 	end_world(&w);
 }
 
+/* ---- what stands, and what has to be waited for */
+
+static void three(struct world *w)
+{
+	make_world(w, 3, true);
+	view(w, "ABC", "");
+	pass(w, 31000); /* who may be booting has had the time */
+}
+
+/* The log had no quorum meanwhile, the hosts had one all the time. */
+static void test_a_clusterd_that_hangs_makes_nobody_wait_for_a_lost_host(void **state)
+{
+	struct world w;
+
+	three(&w);
+	off(&w, 2);
+	view(&w, "A", "B");
+	pass(&w, 10000);
+	assert_fences(&w, "");
+	begin(&w, 2);
+	view(&w, "AB", "");
+	pass(&w, 3000);
+	assert_fences(&w, "A:hostC ");
+	end_world(&w);
+}
+
+/* Nor did the hosts: the third may be booting like the second. */
+static void test_after_a_loss_of_most_hosts_the_rest_may_be_booting(void **state)
+{
+	struct world w;
+
+	three(&w);
+	off(&w, 1);
+	off(&w, 3);
+	view(&w, "B", "");
+	pass(&w, 10000);
+	begin(&w, 3);
+	view(&w, "BC", "");
+	pass(&w, 25000);
+	assert_fences(&w, "");
+	pass(&w, 6000);
+	assert_fences(&w, "B:hostA ");
+	end_world(&w);
+}
+
+static void test_a_watchdog_proves_nothing_to_half_of_two(void **state)
+{
+	struct world w;
+
+	make_world(&w, 2, true);
+	view(&w, "AB", "");
+	view(&w, "A", "");
+	assert_fences(&w, "A:hostB ");
+	step(&w, 1, &(struct node_event){.type = NODE_EVENT_FENCED, .u.fenced = {.host = "hostB", .rc = 0, .text = "not fed for 45 s", .by_time = true}});
+	run(&w);
+	pass(&w, 1000);
+	assert_false(node_is_current(w.node[1]));
+	assert_words(&w, 1, "only its watchdog says so");
+	end_world(&w);
+}
+
+static void test_half_of_two_fences_nobody_while_it_is_disarmed(void **state)
+{
+	struct world w;
+
+	make_world(&w, 2, true);
+	fixture_ok(&w.f, "{'ha_arm': {'armed': false, 'for_ms': 160000}}");
+	for (size_t i = 1; i <= 2; i++) {
+		off(&w, i);
+		begin(&w, i);
+	}
+	view(&w, "AB", "");
+	view(&w, "A", "");
+	pass(&w, 50000);
+	assert_fences(&w, "");
+	assert_words(&w, 1, "automatic action is off");
+	/* Nobody can arm it again without a quorum. */
+	pass(&w, 15000);
+	assert_fences(&w, "A:hostB ");
+	end_world(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lower_id_goes_first_and_alone),
 		cmocka_unit_test(test_higher_id_is_courteous),
+		cmocka_unit_test(test_a_clusterd_that_hangs_makes_nobody_wait_for_a_lost_host),
+		cmocka_unit_test(test_after_a_loss_of_most_hosts_the_rest_may_be_booting),
+		cmocka_unit_test(test_a_watchdog_proves_nothing_to_half_of_two),
+		cmocka_unit_test(test_half_of_two_fences_nobody_while_it_is_disarmed),
 		cmocka_unit_test(test_who_is_in_the_ring_is_not_fenced),
 		cmocka_unit_test(test_a_corosync_that_has_just_begun_has_patience),
 		cmocka_unit_test(test_one_that_has_just_begun_waits_for_a_person),

@@ -29,7 +29,8 @@ STOP_TIMEOUT_S = 10.0
 CONDITION_POLL_S = 0.1
 REQUEST_MAX = 4096
 REQUEST_TIMEOUT_S = 2.0
-CLUSTERD_WATCHDOG_S = 10.0
+CLUSTERD_WATCHDOG_S = 10.0  # as in the units
+AGENT_WATCHDOG_S = 7.0
 LATE_S = 1.0  # the init itself stood still (a frozen host): silence in that time proves nothing
 
 
@@ -88,7 +89,8 @@ class Init:
         log = "/var/log/gantry"
         self.services = {service.name: service for service in (
             Service("corosync", ["/usr/sbin/corosync", "-f"], "/etc/corosync/corosync.conf", f"{log}/corosync.log"),
-            Service("gantry-agent", [f"{HOST_BIN}/gantry-agent"], "/etc/gantry/host.yaml", f"{log}/gantry-agent.log"),
+            Service("gantry-agent", [f"{HOST_BIN}/gantry-agent"], "/etc/gantry/host.yaml", f"{log}/gantry-agent.log",
+                    AGENT_WATCHDOG_S),
             Service("clusterd", [f"{HOST_BIN}/clusterd"], "/etc/gantry/host.yaml", f"{log}/clusterd.log",
                     CLUSTERD_WATCHDOG_S),
         )}
