@@ -15,7 +15,7 @@
 #include "lib/err.h"
 #include "storage/pool_fs.h"
 
-#define LEASE_RENEW_MS 5000
+#define LEASE_RENEW_MS 2000
 #define LEASE_FOLDER ".gantry"   /* in the pool; below it a folder a volume */
 
 struct lease_id {

@@ -10,6 +10,7 @@
 #include "storage/storage_internal.h"
 
 #define CHECK_EVERY_MS 10000
+#define CHECK_LOST_MS 2000 /* a pool that is away: its domains, and those that may come, wait for the good news */
 #define STALLED_AFTER_MS 15000 /* more than one bounded operation of a pool takes */
 
 /* Lives until it is gone from the goals, idle and not referred to. */
@@ -22,6 +23,7 @@ struct pool_handle {
 	struct storage_op *queue, *running;
 	size_t n_queue, refs;
 	bool busy, gone, checking;
+	uint64_t checked_ms;     /* when the last look began */
 	uint64_t busy_since_ms;
 	Gantry__PoolReport *report;
 };
@@ -234,6 +236,7 @@ static void check(struct pool_handle *h)
 
 	if (h->checking || h->gone)
 		return;
+	h->checked_ms = uv_now(h->storage->loop);
 	c = mem_alloc(sizeof(*c));
 	c->handle = h;
 	op = storage__op_new(check_work, check_after, c);
@@ -250,7 +253,8 @@ static void on_timer(uv_timer_t *timer)
 	struct storage *st = timer->data;
 
 	for (struct pool_handle *h = st->pools; h; h = h->next)
-		check(h);
+		if (!h->report->ok || uv_now(st->loop) - h->checked_ms >= CHECK_EVERY_MS)
+			check(h);
 }
 
 int storage_new(uv_loop_t *loop, const char *host, struct storage **ret)
@@ -261,7 +265,7 @@ int storage_new(uv_loop_t *loop, const char *host, struct storage **ret)
 	st->host = str_dup(host);
 	uv_timer_init(loop, &st->timer);
 	st->timer.data = st;
-	uv_timer_start(&st->timer, on_timer, CHECK_EVERY_MS, CHECK_EVERY_MS);
+	uv_timer_start(&st->timer, on_timer, CHECK_LOST_MS, CHECK_LOST_MS);
 	*ret = st;
 	return 0;
 }

@@ -55,6 +55,7 @@ def whole_again(cluster):
     cluster.wait_quorate(90)
     for host in lab.hosts:
         cluster.wait_online(host, timeout=60)
+        wait_until(f"{host} reaches the store", lambda: not cluster.host(host, quorate_host(cluster)).get("lost_pools"), 30)
     for guest, address in cluster.guests.items():
         wait_until(f"{guest} runs", lambda: (look(cluster, guest) or {}).get("state") == "running", 90)
         assert lab.observer.wait_tick(address, timeout=60), f"{guest} is silent"
@@ -104,7 +105,7 @@ def at_home(cluster, homes):
 
 
 def confirm_dead(cluster, host, seen_from):
-    cluster.ctl("fence", "confirm", host, "--force", host=seen_from)
+    cluster.ctl("fence", "confirm", host, "--yes", host=seen_from)
 
 
 def qemus(cluster, guest):

@@ -10,7 +10,7 @@ from labkit.cluster import wait_until
 
 HOMES = {"web1": "hostA", "web2": "hostB", "web3": "hostC"}
 SELF_FENCE_S = 20         # agent/core/selffence.h
-WATCHDOG_S = 4
+WATCHDOG_S = 5
 
 
 @pytest.fixture(scope="module")
