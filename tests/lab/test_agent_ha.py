@@ -117,7 +117,9 @@ def test_a_migrated_guest_is_ready_at_once_and_watched_on():
         b.push(domains=[goal(s, 2, lease_from="hostA", lease_from_generation=1, lease_proof="migrated by task 7", **policy)],
                migrations=[pair.migration(s, pair.a, 7, 2, True, committed=True)])
         a.push(domains=[], migrations=[pair.migration(s, pair.a, 7, 2, False, committed=True)])
-        assert b.wait_domain(uuid_of(1), "running", 2)["ready"]
+        b.wait_domain(uuid_of(1), "running", 2, timeout=20)
+        # Before its guest agent has spoken here.
+        wait_until("ready", lambda: b.domain(uuid_of(1))["ready"], 2)
         pair.end()
         wait_until("the guest agent's voice", lambda: "its guest agent answers" in pair.b.log(), 10)
         time.sleep(4)

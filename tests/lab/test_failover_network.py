@@ -10,7 +10,6 @@ from labkit.cluster import wait_until
 
 HOMES = {"web1": "hostA", "web2": "hostB", "web3": "hostC"}
 SELF_FENCE_S = 20         # agent/core/selffence.h
-WATCHDOG_S = 5
 
 
 @pytest.fixture(scope="module")
@@ -53,38 +52,6 @@ def test_a_host_alone_that_cannot_be_fenced_ends_its_domain_by_itself(cluster):
     cluster.lab.power("fail off")
     watch.check(started={"web1": 1})
     assert power(cluster, "hostA") == "on"
-
-
-@pytest.fixture
-def watched(cluster):
-    """hostA has a hardware watchdog: a FIFO whose other end takes its power."""
-    agent = cluster.lab.build / "agent" / "daemon" / "gantry-agent"
-    if b"watchdog_timeout_s" not in agent.read_bytes():
-        pytest.skip("this agent has no setting for a watchdog")
-    settings = cluster.lab.host_path("hostA", "/etc/gantry/host.yaml")
-    text = settings.read_text()
-    others = [line for line in text.splitlines() if not line.startswith("watchdog")]
-    settings.write_text("\n".join([*others, "watchdog: /run/lab/watchdog", f"watchdog_timeout_s: {WATCHDOG_S}", ""]))
-    cluster.lab.service("hostA", "restart", "gantry-agent")
-    wait_until("it is fed", lambda: next(host for host in cluster.lab.status()["hosts"] if host["name"] == "hostA")["watchdog"] == "armed", 30)
-    yield
-    settings.write_text(text)
-    cluster.lab.on("hostA")
-    cluster.lab.service("hostA", "restart", "gantry-agent")
-
-
-def test_a_host_without_quorum_is_reset_by_its_watchdog(cluster, watched):
-    watch = Watch(cluster)
-    cluster.lab.power("fail on")
-    cluster.lab.cut("hostA")
-    wait_until("hostA has ended its domain", lambda: not qemus(cluster, "web1"), SELF_FENCE_S + 10, interval=0.5)
-    assert cluster.domain("web1", "hostB")["starts"] == watch.before["web1"]["starts"], "started without a proof"
-    wait_until("its watchdog took its power", lambda: power(cluster, "hostA") == "off", WATCHDOG_S + 10)
-    fired = [event for event in cluster.lab.events() if event["event"] == "watchdog-fired" and event["monotonic"] > watch.began]
-    assert [event["host"] for event in fired] == ["hostA"]
-    print(f"hostA was reset after {fired[0]['monotonic'] - watch.began:.1f} s")
-    cluster.lab.power("fail off")
-    watch.check(started={"web1": 1}, not_on=["hostA"])
 
 
 def test_a_flapping_link_starts_no_domain_twice(cluster):

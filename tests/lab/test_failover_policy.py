@@ -178,6 +178,9 @@ def test_time_proves_a_host_with_a_watchdog_dead(cluster):
         took = watch.wait_elsewhere("web3", timeout=PROOF_BY_TIME_S + 30, seen_from="hostA")
         print(f"proven dead by time: web3 runs after {took:.1f} s")
         assert took > PROOF_BY_TIME_S and power(cluster, "hostC") == "off"
+        fired = [event for event in cluster.lab.events() if event["event"] == "watchdog-fired" and event["monotonic"] > watch.began]
+        assert [event["host"] for event in fired] == ["hostC"]
+        assert fired[0]["monotonic"] - watch.began < took, "it was reset before its domain ran elsewhere"
         watch.check(started={"web3": 1}, not_on=["hostC"], seen_from="hostA")
     finally:
         cluster.lab.heal()

@@ -200,6 +200,7 @@ def test_services(lab):
     time.sleep(1.5)
     assert lab.services("hostA")["corosync"]["pid"] == 0
     assert lab.service("hostA", "restart", "corosync")["pid"] != 0
+    wait_until("it is itself", lambda: lab.exec("hostA", ["pgrep", "-x", "corosync"], check=False).returncode == 0, 5)
     lab.service("hostA", "pause", "corosync")
     assert lab.exec("hostA", ["ps", "-C", "corosync", "-o", "stat="]).stdout.startswith("T")
     lab.service("hostA", "cont", "corosync")

@@ -28,6 +28,7 @@ from .observer import Observer
 
 UP_TIMEOUT_S = 60
 DOWN_TIMEOUT_S = 60
+LOCK_TIMEOUT_S = 10
 COMMAND_TIMEOUT_S = 60
 REPLY_MAX = 1 << 20
 
@@ -106,10 +107,13 @@ class Lab:
         """End the lab and remove its folder; nothing happens if there is none."""
         if not self.state.exists():
             return
-        self._kill_supervisor()
-        deadline = time.monotonic() + DOWN_TIMEOUT_S
+        ended = self._kill_supervisor()
+        deadline = time.monotonic() + (LOCK_TIMEOUT_S if ended else DOWN_TIMEOUT_S)
         while (lock := self._try_lock()) is None and self.state.exists():
             if time.monotonic() > deadline:
+                if ended:  # seen once: all that was the lab is gone, and still the lock is not to be had
+                    shutil.rmtree(self.state)
+                    break
                 raise LabError(f"lab {self.name}: its supervisor did not end; see {self.state}/supervisor.log")
             time.sleep(0.005)
         if lock is not None:
@@ -351,18 +355,19 @@ class Lab:
             raise LabError(f"lab {self.name}: {said.removeprefix('error ') or 'its supervisor died'}\n{tail}".rstrip())
 
     def _kill_supervisor(self):
-        """SIGKILL to the lab's PID 1, then wait until the kernel has taken everything down."""
+        """SIGKILL to the lab's PID 1, then wait until the kernel has taken everything down; True once it has."""
         try:
             known = json.loads((self.state / "supervisor.json").read_text())
             pidfd = os.pidfd_open(known["pid"])
         except (OSError, ValueError):
-            return
+            return False
         try:
-            if linux.process_start_time(known["pid"]) == known["start"]:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                select.select([pidfd], [], [], DOWN_TIMEOUT_S)
+            if linux.process_start_time(known["pid"]) != known["start"]:
+                return True
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            return bool(select.select([pidfd], [], [], DOWN_TIMEOUT_S)[0])
         except OSError:
-            pass  # it ended by itself in between
+            return True  # it ended by itself in between
         finally:
             os.close(pidfd)
 
