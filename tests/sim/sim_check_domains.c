@@ -30,6 +30,7 @@ struct sim_domain_checks {
 	size_t n_domains, n_jobs;
 	struct check_goals obeyed[SIM_HOSTS_MAX + 1];
 	uint64_t fenced_us[SIM_HOSTS_MAX + 1];
+	uint32_t fenced_by[SIM_HOSTS_MAX + 1];
 	uint64_t quorum_us[SIM_HOSTS_MAX + 1], looked_us[SIM_HOSTS_MAX + 1];
 };
 
@@ -276,6 +277,16 @@ bool check_fence_asked(struct sim *s, const struct sim_host *t)
 	return t->powered && t->healthy_us && s->now_us - t->healthy_us > HEALTHY_US;
 }
 
+/* Off since by a fence of somebody who was not turned off himself after that: of two halves that fight for a device's vote the one that
+ * lost it has decided nothing. */
+static bool off_by_fence(struct sim *s, unsigned i)
+{
+	const struct sim_domain_checks *c = checks(s);
+	uint64_t since = c->fenced_us[i];
+
+	return since && s->now_us - since < STORM_US && !s->host[i].powered && since > s->host[i].powered_us && c->fenced_us[c->fenced_by[i]] < since;
+}
+
 void check_fenced(struct sim *s, const struct sim_host *by, const struct sim_host *t, bool was_healthy)
 {
 	struct sim_domain_checks *c = checks(s);
@@ -286,8 +297,9 @@ void check_fenced(struct sim *s, const struct sim_host *by, const struct sim_hos
 			      HEALTHY_US / SECOND);
 	/* Those that came back in between had a part in the decision: one lost host after the other is no storm. */
 	c->fenced_us[t->id] = s->now_us;
+	c->fenced_by[t->id] = by->id;
 	for (unsigned i = 1; i <= s->o.hosts; i++)
-		n += c->fenced_us[i] && s->now_us - c->fenced_us[i] < STORM_US && (i == t->id || (!s->host[i].powered && c->fenced_us[i] > s->host[i].powered_us));
+		n += i == t->id || off_by_fence(s, i);
 	if (2 * n > s->o.hosts)
 		sim_violation(s, "fence-storm", "%u of %u hosts were turned off within %llu s, the last one %s by %s", n, s->o.hosts, STORM_US / SECOND, t->name, by->name);
 }
