@@ -14,6 +14,23 @@ from labkit import Lab  # noqa: E402
 from labkit.cluster import Cluster  # noqa: E402
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="also the scenarios marked long")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: takes long; run with --long, not in CI's 25 minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--long"):
+        return
+    left = [item for item in items if item.get_closest_marker("long")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
 def make_lab(name, hosts=3, **options):
     return Lab(f"test-{name}-{os.getpid()}", hosts=hosts, with_parent=os.getpid(), **options)
 

@@ -66,6 +66,7 @@ def test_an_agent_a_clusterd_and_a_qemu_that_hang_cost_no_domain(cluster, nobody
     cluster.ctl("unpause", "web1")
 
 
+@pytest.mark.long
 def test_a_host_is_lost_while_the_leaders_clusterd_hangs(cluster):
     """Nobody leads until the watchdog has ended it; then the failover goes on."""
     hung = leader(cluster)
@@ -95,6 +96,7 @@ class CrashLoop(threading.Thread):
                 self.kills += 1
 
 
+@pytest.mark.long
 def test_a_clusterd_that_crashes_at_each_start_while_the_store_is_away_costs_no_domain(cluster, nobody_is_fenced):
     """For longer than the self-fence takes. Its host keeps its domain; nobody is fenced for a store."""
     watch = Watch(cluster)

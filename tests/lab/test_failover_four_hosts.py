@@ -13,6 +13,7 @@ from test_two_hosts import DEVICE, Device
 HOMES = {"web1": "hostA", "web3": "hostC", "web4": "hostD"}
 SELF_FENCE_S = 20         # agent/core/selffence.h
 HALVES = (("hostA", "hostB"), ("hostC", "hostD"))
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

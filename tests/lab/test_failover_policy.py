@@ -143,6 +143,7 @@ def test_a_host_is_fenced_by_hand(cluster):
     assert "it smells" in cluster.ctl("fence", "history", "hostC", host="hostA").stdout
 
 
+@pytest.mark.long
 def test_a_host_that_lost_the_pool_loses_the_domains_that_use_it(cluster):
     watch = begin(cluster)
     for chain in ("input", "output"):
