@@ -15,7 +15,6 @@
 
 /* ---- test */
 
-/* One step a line, as they come: also for JSON, so that a reader need not wait for the end. */
 static void print_step(const struct invocation *inv, const Gantry__CtlFenceTested *t)
 {
 	_cleanup_free_ char *took = units_format_ms(t->took_ms);
@@ -25,15 +24,7 @@ static void print_step(const struct invocation *inv, const Gantry__CtlFenceTeste
 		       t->text[0] ? "  " : "", t->text);
 		return;
 	}
-	json_t *json = pbjson_from_message(&t->base, true);
-	if (inv->format == OUTPUT_YAML) {
-		printf("---\n");
-		output_object(OUTPUT_YAML, json, NULL);
-	} else {
-		json_dumpf(json, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
-		putchar('\n');
-		json_decref(json);
-	}
+	output_record(inv->format, pbjson_from_message(&t->base, true));
 }
 
 static int run_test(struct invocation *inv, struct ctl_client *c, Gantry__CtlMessage *request, bool *ret_ok)

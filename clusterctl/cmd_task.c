@@ -85,7 +85,6 @@ int cmd_task_cancel(struct invocation *inv)
 	return job_run(inv, &command, done);
 }
 
-/* One event a line, as they come: also for JSON, so that a reader need not wait for the end. */
 void cmd_print_event(const struct invocation *inv, const Gantry__Event *e)
 {
 	static const char *const marks[] = {"", "WARNING: ", "ERROR: "};
@@ -95,15 +94,7 @@ void cmd_print_event(const struct invocation *inv, const Gantry__Event *e)
 		printf("%s  %s: %s%s\n", time, e->subject, (size_t)e->severity < ARRAY_SIZE(marks) ? marks[e->severity] : "", e->text);
 		return;
 	}
-	json_t *json = pbjson_from_message(&e->base, true);
-	if (inv->format == OUTPUT_YAML) {
-		printf("---\n");
-		output_object(OUTPUT_YAML, json, NULL);
-	} else {
-		json_dumpf(json, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
-		putchar('\n');
-		json_decref(json);
-	}
+	output_record(inv->format, pbjson_from_message(&e->base, true));
 }
 
 struct follow {

@@ -30,30 +30,18 @@ Gantry__HaPolicy *ha_policy_of(const Gantry__Domain *d)
 
 /* ---- from the options */
 
-static int set_number(const struct invocation *inv, const char *option, uint64_t max, uint32_t *field, bool *changed, struct err *err)
+typedef int (*parse_fn)(const char *what, const char *text, uint64_t min, uint64_t max, uint64_t *ret, struct err *err);
+
+static int set_figure(const struct invocation *inv, const char *option, parse_fn parse, uint64_t max, uint32_t *field, bool *changed, struct err *err)
 {
 	const char *text = invocation_option(inv, option);
 	_cleanup_free_ char *what = str_printf("--%s", option);
-	uint64_t number;
-	int rc = text ? units_parse_number(what, text, 0, max, &number, err) : 0;
+	uint64_t figure;
+	int rc = text ? parse(what, text, 0, max, &figure, err) : 0;
 
 	if (text == NULL || rc < 0)
 		return rc;
-	*field = (uint32_t)number;
-	*changed = true;
-	return 0;
-}
-
-static int set_seconds(const struct invocation *inv, const char *option, uint32_t *field, bool *changed, struct err *err)
-{
-	const char *text = invocation_option(inv, option);
-	_cleanup_free_ char *what = str_printf("--%s", option);
-	uint64_t seconds;
-	int rc = text ? units_parse_seconds(what, text, 0, HA_SECONDS_MAX, &seconds, err) : 0;
-
-	if (text == NULL || rc < 0)
-		return rc;
-	*field = (uint32_t)seconds;
+	*field = (uint32_t)figure;
 	*changed = true;
 	return 0;
 }
@@ -128,18 +116,18 @@ static int check_hung(const Gantry__HaPolicy *p, struct err *err)
 int ha_policy_change(const struct invocation *inv, Gantry__HaPolicy *p, bool *ret_changed, struct err *err)
 {
 	bool leave = p->isolation == LEAVE, way = p->gives_way, changed = false;
-	int rc = set_number(inv, "priority", HA_PRIORITY_MAX, &p->priority, &changed, err);
+	int rc = set_figure(inv, "priority", units_parse_number, HA_PRIORITY_MAX, &p->priority, &changed, err);
 
 	if (rc == 0)
-		rc = set_number(inv, "order", HA_ORDER_MAX, &p->order, &changed, err);
+		rc = set_figure(inv, "order", units_parse_number, HA_ORDER_MAX, &p->order, &changed, err);
 	if (rc == 0)
-		rc = set_number(inv, "restarts", HA_RESTARTS_MAX, &p->restarts, &changed, err);
+		rc = set_figure(inv, "restarts", units_parse_number, HA_RESTARTS_MAX, &p->restarts, &changed, err);
 	if (rc == 0)
-		rc = set_seconds(inv, "delay", &p->delay_s, &changed, err);
+		rc = set_figure(inv, "delay", units_parse_seconds, HA_SECONDS_MAX, &p->delay_s, &changed, err);
 	if (rc == 0)
-		rc = set_seconds(inv, "ready-time", &p->ready_s, &changed, err);
+		rc = set_figure(inv, "ready-time", units_parse_seconds, HA_SECONDS_MAX, &p->ready_s, &changed, err);
 	if (rc == 0)
-		rc = set_seconds(inv, "hung", &p->hung_s, &changed, err);
+		rc = set_figure(inv, "hung", units_parse_seconds, HA_SECONDS_MAX, &p->hung_s, &changed, err);
 	if (rc == 0)
 		rc = check_hung(p, err);
 	if (rc == 0)

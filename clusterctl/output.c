@@ -117,3 +117,15 @@ int output_object(enum output_format format, json_t *item, struct err *err)
 	json_decref(item);
 	return print_end(rc, err);
 }
+
+void output_record(enum output_format format, json_t *item)
+{
+	if (format == OUTPUT_YAML) {
+		printf("---\n");
+		output_object(OUTPUT_YAML, item, NULL);
+		return;
+	}
+	json_dumpf(item, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
+	putchar('\n');
+	json_decref(item);
+}

@@ -25,3 +25,6 @@ void output_table_row(struct output_table *t, char *const *cells, json_t *item);
 int output_table_finish(struct output_table *t, struct err *err);
 /* One object. For OUTPUT_TABLE as `key: value` lines in YAML's form, for OUTPUT_NAME its "name". Takes item over. */
 int output_object(enum output_format format, json_t *item, struct err *err);
+/* One of several that come one after the other, for OUTPUT_JSON (each a line, so that a reader need not wait for the end) and OUTPUT_YAML (each
+ * a document). Takes item over. */
+void output_record(enum output_format format, json_t *item);

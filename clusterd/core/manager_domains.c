@@ -242,7 +242,7 @@ static bool make_way(struct manager *mgr, const struct model *m, const Gantry__D
 	struct way best = {0}, way;
 	char reason[2 * LIMIT_NAME_CHARS + 64];
 
-	if (!d->ha || model__disarmed(m))
+	if (!d->ha || manager__is_off(m))
 		return false;
 	for (size_t i = 0; i < m->state->n_hosts; i++)
 		if (placement__is_wished(wish, m->state->hosts[i]->name) && way_on(mgr, m, d, m->state->hosts[i], &way) &&
@@ -335,7 +335,7 @@ static void decide_domain(struct manager *mgr, const struct model *m, const Gant
 	const Gantry__Host *h;
 	struct buf reason = {0};
 
-	if (model__disarmed(m) && !is_users_start(m, d) && !MUTANT(disarmed_acts)) {
+	if (manager__is_off(m) && !is_users_start(m, d)) {
 		propose_wait(mgr, d, "automatic action is off ('clusterctl ha arm')", true);
 		return;
 	}
@@ -385,7 +385,7 @@ void manager__decide_domains(struct manager *mgr, const struct model *m)
 	for (size_t i = 0; i < n; i++)
 		decide_domain(mgr, m, wanting[i]);
 	free(wanting);
-	if (model__disarmed(m))
+	if (manager__is_off(m))
 		return;
 	hurry_evictions(mgr, m);
 	leave_lost_pools(mgr, m);

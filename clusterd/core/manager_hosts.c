@@ -106,7 +106,7 @@ static void decide_lost(struct manager *mgr, const struct model *m, const Gantry
 				     "'clusterctl fence set', or confirm that it is off with 'clusterctl fence confirm'");
 		return;
 	}
-	if ((model__disarmed(m) && !MUTANT(disarmed_acts)) || hold_storm(mgr, m, h))
+	if (manager__is_off(m) || hold_storm(mgr, m, h))
 		return;
 	propose_host(mgr, h, HOST(FENCING), "it left the membership; a proof of death is sought", "");
 }
@@ -138,7 +138,7 @@ static void decide_fencing(struct manager *mgr, const struct model *m, const Gan
 	/* One that is alive is not fenced, even if it is not in step yet; and a new leader asks itself the question of the storm again. */
 	if (mgr->now_ms < f->again_ms || mgr->n_actions >= LIMIT_MANAGER_ACTIONS)
 		return;
-	if (!asked && ((alive(mgr, h) && !MUTANT(fence_without_looking)) || (model__disarmed(m) && !MUTANT(disarmed_acts)) || hold_storm(mgr, m, h)))
+	if (!asked && ((alive(mgr, h) && !MUTANT(fence_without_looking)) || manager__is_off(m) || hold_storm(mgr, m, h)))
 		return;
 	f->running = true;
 	f->came_back = alive(mgr, h);

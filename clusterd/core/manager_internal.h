@@ -59,6 +59,9 @@ void manager__note(struct manager *mgr, Gantry__EventSeverity severity, const ch
 struct manager_action *manager__action(struct manager *mgr, enum manager_action_type type, const char *reason);
 bool manager__contains(const uint32_t *ids, size_t n, uint32_t id);
 
+/* Automatic action is off. */
+static inline bool manager__is_off(const struct model *m) { return model__disarmed(m) && !MUTANT(disarmed_acts); }
+
 /* ---- manager_hosts.c */
 void manager__decide_hosts(struct manager *mgr, const struct model *m);
 void manager__fenced(struct manager *mgr, const struct model *m, const struct manager_event *event);
